@@ -37,7 +37,7 @@ from adaptry_api.testing import Server, running_server
 TONE = AdapterName.parse("acme/tone")
 VERSIONS = 4
 SHORT = 12  # tokens
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 
 
 @dataclass
@@ -176,7 +176,7 @@ def confirm(engine: MovingEngine, registry: HttpRegistry, digest: Digest, client
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE * 5
+    deadline = time.monotonic() + _TIMEOUT * 5
     while not condition():
         assert time.monotonic() < deadline, "not within its time"
         time.sleep(0.02)

@@ -31,7 +31,7 @@ from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed, find_program, run_seaweed
 
 SEGMENT = 8 << 20
-AT_ONCE = 3
+CONCURRENCY = 3
 WAYS = {"through": (), "past": ("--presign-uploads", "--presign-downloads")}
 
 
@@ -68,7 +68,7 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
 
     def write_pieces(_: int) -> None:
         data = file.read_bytes()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
             list(
                 pool.map(
                     lambda piece: blobs.objects.put(piece[0], data[piece[1] : piece[1] + SEGMENT]), pieces
@@ -91,7 +91,7 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     )
 
     def read_pieces(_: int) -> None:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
             list(pool.map(lambda piece: blobs.objects.read(piece[0], 0, SEGMENT), pieces))
 
     bench.show("the store's limit, reading", read_pieces, raw_down)

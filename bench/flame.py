@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 LINE = re.compile(r":\d+\)$")
 NEEDLESS = re.compile(r"importlib|^0x|^_?Thread|^thread_run|^_WorkItem|runpy|^<module>|^_run_code")
 WAITING = re.compile(r"PyThread_acquire_lock|pthread_cond_|epoll_|sem_\w*wait|^poll|take_gil|clock_nanosleep")
-LONGEST = 80  # letters of a process's command line
+MAX_LENGTH = 80  # letters of a process's command line
 WIDTH, ROW, LETTER = 1200, 17, 6.5  # pixels
 COLOURS = ("#f6b26b", "#f9cb9c", "#ffd966", "#ffe599", "#ea9999", "#f4cccc")
 
@@ -109,7 +109,7 @@ def stacks_of(text: str, only: str) -> Iterator[tuple[list[str], int]]:
         named = [frame for frame in frames if not frame.startswith("0x")]
         if start is not None and not WAITING.search(named[-1]):
             shown = (LINE.sub(")", frame) for frame in frames[start:] if not NEEDLESS.search(frame))
-            found[tuple(frame[:LONGEST] for frame in shown)] += int(count)
+            found[tuple(frame[:MAX_LENGTH] for frame in shown)] += int(count)
     for stack_, count_ in found.items():
         yield list(stack_), count_
 

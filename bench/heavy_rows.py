@@ -54,7 +54,7 @@ USERS = 10_000
 GROUPS = 500
 DELIVERIES = 100_000
 _AT = datetime(2026, 11, 1, tzinfo=UTC)
-_AT_ONCE = 20_000
+_BATCH = 20_000
 _HEX = "{:064x}".format
 
 Values = Mapping[str, Any]
@@ -89,7 +89,7 @@ def add_heavy_rows(registry: Registry, url: str, folder: Path) -> None:
 
 def _insert(connection: Connection, row: type[Row], values: Iterable[Values]) -> None:
     rest = iter(values)
-    while some := [dict(each) for each in islice(rest, _AT_ONCE)]:
+    while some := [dict(each) for each in islice(rest, _BATCH)]:
         connection.execute(insert(table_of(row)), some)
 
 

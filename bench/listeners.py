@@ -42,7 +42,7 @@ from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
 
 TICKS = os.sysconf("SC_CLK_TCK")
-LONGEST = 120.0
+TIMEOUT = 120.0
 PUSHED = re.compile(rb'"version.pushed".*?"(acme/tone-\d+)"')
 
 
@@ -127,7 +127,7 @@ async def _hear_all(url: str, token: str, count: int, events: int, pipe: Connect
         await stream.has_begun
     pipe.send(None)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LONGEST):
+        async with asyncio.timeout(TIMEOUT):
             await heard.all
     pipe.send(heard.times)
 

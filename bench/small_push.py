@@ -36,7 +36,7 @@ from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora
 
 TICK = os.sysconf("SC_CLK_TCK")
-MOST_A_SECOND = 500
+MAX_A_SECOND = 500
 """Number of pushes to record for each second of load."""
 
 
@@ -92,7 +92,7 @@ def alone(server: Served, made: list[Adapter], place: Path) -> None:
 
 def together(server: Served, fresh: Iterator[Adapter], clients: int, seconds: int) -> int:
     """Sends pushes over `clients` connections, and returns the number that were answered."""
-    made = ((next(fresh), f"load/tone-{number % clients}") for number in range(MOST_A_SECOND * seconds))
+    made = ((next(fresh), f"load/tone-{number % clients}") for number in range(MAX_A_SECOND * seconds))
     requests = recorded(server, made)
     before = cpu(server)
     found = send(server, requests, clients, seconds)

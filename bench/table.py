@@ -30,7 +30,7 @@ from statistics import median
 from table_rows import BENCHES, Bench, Row
 
 HERE = Path(__file__).parent
-LONGEST = 600  # seconds of one bench
+TIMEOUT = 600  # seconds of one bench
 HEADER = "| work | peer or limit | its figure | ours | ratio | target | met |\n|---|---|---|---|---|---|---|"
 
 
@@ -84,10 +84,10 @@ def run(command: Sequence[str], environment: dict[str, str]) -> str:
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            process.wait(LONGEST)
+            process.wait(TIMEOUT)
             late = ""
         except subprocess.TimeoutExpired:
-            late = f"ended after {LONGEST} s; "
+            late = f"ended after {TIMEOUT} s; "
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

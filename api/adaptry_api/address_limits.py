@@ -14,17 +14,17 @@ DEVICE_SIGN_INS = 200
 """Sign-ins of programs that one address may begin in a minute: in a quarter of an hour, a third of those that
 may wait at once. All callers behind a proxy that the server does not trust are one address.
 """
-_REMEMBERED = 1 << 14
+_MAX_ENTRIES = 1 << 14
 """Number of addresses that are counted; beyond it, the oldest is forgotten."""
 _NETWORK = 64  # bits of an IPv6 address; a subscriber has all addresses that share them
 
 
 class AddressLimit:
-    """A burst of at most `most`; the allowance refills evenly in a minute. For use on the event loop."""
+    """A burst of at most `maximum`; the allowance refills evenly in a minute. For use on the event loop."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most = most
-        self._interval, self._burst = 60.0 / most, 60.0
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.maximum = maximum
+        self._interval, self._burst = 60.0 / maximum, 60.0
         self._clock = clock
         self._idle_at: OrderedDict[str, float] = OrderedDict()
 
@@ -33,10 +33,10 @@ class AddressLimit:
         now, network = self._clock(), _network_of(address)
         idle_at = max(self._idle_at.get(network, now), now)
         wait = idle_at + self._interval - now - self._burst
-        if wait > 1e-6:  # what sums of intervals may differ by
+        if wait > 1e-6:  # the rounding error that sums of intervals may have
             return wait
         self._idle_at[network] = idle_at + self._interval
-        if len(self._idle_at) > _REMEMBERED:
+        if len(self._idle_at) > _MAX_ENTRIES:
             self._idle_at.popitem(last=False)
         return 0.0
 

@@ -40,8 +40,8 @@ def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
 
 
 def admit_admin_token(path: Path, catalog: Catalog) -> None:
-    """Registers the token in the file `path` as an administrator's. A known token is unchanged, even if it is
-    revoked.
+    """Registers the token in the file `path` as an administrator's. A token that is already registered stays
+    as it is, even if it is revoked.
 
     Raises `Invalid` if the file does not hold a token, and `Unavailable`.
     """

@@ -12,35 +12,37 @@ from typing import Generic, NamedTuple, TypeVar
 from adaptry.core.identity import Identity
 from adaptry_api.commit_watch import Commit, CommitWatch
 
-_MOST = 2048
+_CACHE_SIZE = 2048
 Answer = TypeVar("Answer")
 
 
-class _Kept(NamedTuple, Generic[Answer]):
-    """`identity` is referenced, so that no other object gets its address in memory."""
+class _CachedAnswer(NamedTuple, Generic[Answer]):
+    """A cached answer. It keeps a reference to `identity`, so that no other object can get the same address
+    in memory.
+    """
 
     identity: Identity
     answer: Answer
 
 
 class AnswerCache(Generic[Answer]):
-    """Caches at most `most` responses. For use on the event loop only."""
+    """Caches at most `maximum` responses. For use on the event loop only."""
 
-    def __init__(self, commits: CommitWatch, most: int = _MOST) -> None:
+    def __init__(self, commits: CommitWatch, maximum: int = _CACHE_SIZE) -> None:
         self._commits = commits
-        self._most = most
+        self._most = maximum
         self._commit: Commit | None = None
-        self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
+        self._kept: dict[tuple[str, int], _CachedAnswer[Answer]] = {}
         commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
-        """Whether nothing is cached for this request as of any commit, and a read reports the last
-        commit itself.
+        """Whether nothing is cached for this request at any commit, and a read itself reports the last
+        commit.
         """
         return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
     async def get(self, path: str, identity: Identity) -> Answer | None:
-        """The answer that this identity got from this address, if nothing has been committed since."""
+        """Returns the cached answer for this identity and address, if nothing has been committed since."""
         if self.is_absent(path, identity):
             return None
         await self.revalidate()
@@ -61,12 +63,12 @@ class AnswerCache(Generic[Answer]):
             self._commit = commit
 
     def peek(self, path: str, identity: Identity) -> Answer | None:
-        """The answer that this identity got from this address, as of the last `revalidate`."""
+        """Returns the cached answer for this identity and address, as of the last `revalidate`."""
         kept = self._kept.get((path, id(identity)))
         return kept.answer if kept else None
 
     def peek_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
-        """Like `peek`, as of the commit that `CommitWatch.presumed` returned."""
+        """Like `peek`, as of the commit that `CommitWatch.last_known` returned."""
         if commit is None:
             return None
         self.revalidate_at(commit)
@@ -84,4 +86,4 @@ class AnswerCache(Generic[Answer]):
             self.revalidate_at(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
-        self._kept[path, id(identity)] = _Kept(identity, answer)
+        self._kept[path, id(identity)] = _CachedAnswer(identity, answer)

@@ -17,7 +17,7 @@ from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshot_cache import SnapshotCache
-from adaptry_api.immediate_answers import AT_ONCE, ImmediateAnswers
+from adaptry_api.immediate_answers import IMMEDIATE, ImmediateAnswers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.pages.missing_page import unserved_response
@@ -58,7 +58,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             async with cleanup.periodic_work(*tasks), anyio.create_task_group() as group:
                 charge = state.catalog.charge_requests
                 group.start_soon(share_requests, state.request_limits, charge, counts.record_share)
-                yield {DRAINING: state.draining, AT_ONCE: app.state.immediate_answers}
+                yield {DRAINING: state.draining, IMMEDIATE: app.state.immediate_answers}
                 state.draining.begin()  # stops periodic work, even without connections
                 await state.event_broadcaster.close()
                 group.cancel_scope.cancel()
@@ -93,7 +93,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 def _add_middleware(
     app: FastAPI, state: AppState, settings: ServerSettings, origins: tuple[str, ...]
 ) -> None:
-    """The last one that is added sees a request first."""
+    """Adds the middleware. The one that is added last sees a request first."""
     counts: RequestMetrics = app.state.counts
     is_usual = not (settings.hosts or origins or tracing.is_enabled())  # no other middleware has to act
     app.state.immediate_answers = None

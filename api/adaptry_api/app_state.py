@@ -71,7 +71,7 @@ _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 """The identity that stores files fetched from the mirrored registry."""
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
-_AWAITED = 64
+_MAX_REMOTE_READS = 64
 _KEPT_SEARCHES = 64  # of about 30 kB each
 _PUSHES = 16  # maximum pushes in one transaction
 _IDENTITIES = 256
@@ -97,7 +97,7 @@ class AppState:
         self.upstream = self._upstream(settings)
 
     def _open_registry(self, settings: ServerSettings, secret: bytes | None) -> None:
-        """The registry, its audit log, and the mirrored registry in front of it, if there is one."""
+        """Opens the registry, its audit log, and, for a mirror, the registry that it mirrors."""
         self._registry = open_local(
             settings.data,
             ANONYMOUS,
@@ -128,7 +128,7 @@ class AppState:
         self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
 
     def _set_up_callers(self, settings: ServerSettings) -> None:
-        """Authentication, request limits, and the record of denials."""
+        """Sets up authentication, request limits, and the record of denials."""
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
@@ -143,7 +143,7 @@ class AppState:
     def _set_up_providers(
         self, settings: ServerSettings, secret: bytes | None, networks: tuple[Network, ...]
     ) -> None:
-        """Identity providers, the connections to them, and the key for signed grants."""
+        """Sets up identity providers, the connections to them, and the key for signed grants."""
         self.connector = GuardedConnector(networks, ca_bundle=settings.ca_bundle)
         self.issuer_keys = IssuerKeys(self.connector)
         self.provider_calls = anyio.CapacityLimiter(8)  # a slow provider leaves threads for everything else
@@ -155,8 +155,8 @@ class AppState:
             )
 
     def _set_up_caches(self, settings: ServerSettings) -> None:
-        """Results that are computed from the catalog and cached."""
-        # A mirror may query the mirrored registry first, so its reads are never quick.
+        """Sets up the caches of results that are computed from the catalog."""
+        # A mirror may query the mirrored registry first, so its reads are never short.
         is_quick = self.catalog.has_prepared and settings.mirror_of is None
         is_local = self.catalog.is_local
         self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local, together=16)
@@ -168,7 +168,7 @@ class AppState:
         self.domain_metrics = DomainMetrics(self.catalog)
 
     def _set_up_events(self, settings: ServerSettings, networks: tuple[Network, ...]) -> None:
-        """Event streams, their end when the server stops, and webhooks."""
+        """Sets up event streams, how they end when the server stops, and webhooks."""
         self.draining = DrainState()
         self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
         self.draining.on_begin(self.event_broadcaster.wake)
@@ -177,7 +177,7 @@ class AppState:
         self._webhook_connector = webhook_connector(networks, settings.ca_bundle)
 
     def _set_up_transfers(self, settings: ServerSettings) -> None:
-        """Uploads, downloads and merged models.
+        """Sets up uploads, downloads and merged models.
 
         Transfers have separate threads, so that slow ones do not delay other requests. An upload holds a
         thread from its first byte to its last; a download holds one for each chunk.
@@ -191,7 +191,7 @@ class AppState:
         self.route_threads = RouteThreads.of_process()
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
-        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
+        self.remote_reads = anyio.CapacityLimiter(_MAX_REMOTE_READS)  # bytes in a bucket or another registry
         self.whole_bytes = settings.whole_bytes
         self.part_bytes = settings.part_bytes
         self.presigns_downloads = settings.presign_downloads

@@ -22,7 +22,7 @@ from adaptry.core.identity import ANONYMOUS, Identity
 BELIEVED_SECONDS = 5.0
 _RENEWED_SECONDS = 1.0
 """How long before it expires a cached identity is looked up again."""
-_REMEMBERED = 4096
+_MAX_ENTRIES = 4096
 
 
 class TokenAuthenticator:
@@ -37,15 +37,15 @@ class TokenAuthenticator:
 
     async def identify(self, authorization: str | None) -> Identity:
         """The identity of the token in this header. Raises `Unauthenticated`."""
-        if (known := self.identify_at_once(authorization)) is not None:
+        if (known := self.identify_from_cache(authorization)) is not None:
             return known
         if authorization is None:
             raise Unauthenticated("a token is needed: set ADAPTRY_TOKEN or run `adaptry login`")
         if (secret := _secret_in(authorization)) is None:
             raise Unauthenticated("send the token as `Authorization: Bearer adr_…`")
-        return self.note_use(await asyncio.shield(self._looking_up(_key_of(secret), secret)))
+        return self.note_use(await asyncio.shield(self._pending_lookup(_key_of(secret), secret)))
 
-    def identify_at_once(self, authorization: str | None) -> Identity | None:
+    def identify_from_cache(self, authorization: str | None) -> Identity | None:
         """The identity of the token in this header if it is cached; otherwise None."""
         if authorization is None:
             return ANONYMOUS if self._anonymous_read else None
@@ -53,8 +53,8 @@ class TokenAuthenticator:
             return None
         key = _key_of(secret)
         if self._ends_soon(key):
-            self._looking_up(key, secret).add_done_callback(_note_result)
-        return self._believed(key)
+            self._pending_lookup(key, secret).add_done_callback(_note_result)
+        return self._cached_identity(key)
 
     def token_key(self, authorization: str) -> bytes | None:
         """The hash by which the token in this header is remembered; None if the header has no token."""
@@ -65,10 +65,10 @@ class TokenAuthenticator:
         """The identity of the token with this hash, if it is cached; None if it expires soon, because the
         next look-up needs the token itself.
         """
-        return None if self._ends_soon(key) else self._believed(key)
+        return None if self._ends_soon(key) else self._cached_identity(key)
 
     def take_uses(self) -> dict[int, datetime]:
-        """When each token was last used, by token id, since the previous call."""
+        """For each token that was used since the previous call, the time of its last use, by token id."""
         used, self._used = self._used, {}
         return dict(used)  # a request under way may still write to the other
 
@@ -78,7 +78,7 @@ class TokenAuthenticator:
             self._used[identity.token] = datetime.now(UTC)
         return identity
 
-    def _believed(self, key: bytes) -> Identity | None:
+    def _cached_identity(self, key: bytes) -> Identity | None:
         believed = self._known.get(key)
         if believed and believed[0] > time.monotonic():
             return self.note_use(believed[1])
@@ -90,8 +90,10 @@ class TokenAuthenticator:
             return False
         return 0 < believed[0] - time.monotonic() < _RENEWED_SECONDS
 
-    def _looking_up(self, key: bytes, secret: str) -> asyncio.Future[Identity]:
-        """The one look-up of this token that is under way: a thousand listeners with one token share it."""
+    def _pending_lookup(self, key: bytes, secret: str) -> asyncio.Future[Identity]:
+        """The look-up of this token that is under way. All requests with the token share it, even a thousand
+        listeners.
+        """
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
@@ -110,7 +112,7 @@ class TokenAuthenticator:
         if believed and believed[1] == identity:
             identity = believed[1]  # keep the existing object: answers are cached for it
         known.pop(key, None)  # the order is that of expiry
-        while len(known) >= _REMEMBERED:
+        while len(known) >= _MAX_ENTRIES:
             del known[next(iter(known))]
         known[key] = (now + BELIEVED_SECONDS, identity)
         return identity

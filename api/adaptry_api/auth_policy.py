@@ -59,7 +59,7 @@ async def identify(request: Request) -> Identity:
 
 
 async def admit(request: Request, find: Callable[[Request], Awaitable[Identity]] = identify) -> Identity:
-    """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
+    """The identity of the caller, after counting its request. Raises `Unauthenticated`, `TooManyRequests`."""
     identity = await find(request)
     namespace = unquote(request.path_params.get("namespace", ""))  # the Hub's path, as sent
     app_state_of(request).request_limits.admit(identity, namespace or None)
@@ -113,7 +113,9 @@ async def visitor(request: Request) -> Identity:
 
 
 async def visitor_now(request: Request) -> Identity:
-    """The same, looked up again, for responses that stay open. Raises `Unauthenticated`."""
+    """Like `visitor`, but looks the identity up again, for responses that stay open. Raises
+    `Unauthenticated`.
+    """
     state, shown = app_state_of(request), request.headers.get("authorization")
     if shown is None and has_session_cookie(request):
         known = await to_thread.run_sync(session_identity, state, request)
@@ -141,7 +143,7 @@ class RequireGrant(Generic[Granted]):
         self._kind = kind
 
     async def __call__(self, request: Request) -> GrantContext[Granted]:
-        """Raises `Unauthenticated`."""
+        """Verifies the request's grant. Raises `Unauthenticated`."""
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = request.query_params.get("grant", "")
@@ -200,26 +202,26 @@ class AnswerInMemory(NamedTuple):
 ImmediateAnswer = Callable[[Request, Identity], AnswerInMemory | None]
 """A function that answers from memory, without waiting for anything; None if it cannot."""
 _QUICK = "adaptry_quick_answer"
-_AT_ONCE = "adaptry_immediate_answer"
+_IMMEDIATE = "adaptry_immediate_answer"
 _PLAIN = "__adaptry_plain__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 
-def answered_quickly(
+def with_quick_answer(
     answer: QuickAnswer,
     is_plain: Callable[[Request], bool] = lambda request: True,
-    at_once: ImmediateAnswer | None = None,
+    immediate: ImmediateAnswer | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
-    """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
-    parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the parameters of a
-    request; if not, FastAPI parses and answers it. If there is an `at_once`, `immediate_answers` tries it
-    first.
+    """Gives a frequently called route a quick answer: `quick_routes` calls `answer` without FastAPI, which
+    takes longer to parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the
+    parameters of a request; if not, FastAPI parses and answers it. If there is an `immediate`,
+    `immediate_answers` tries it first.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _QUICK, answer)
         setattr(endpoint, _PLAIN, is_plain)
-        setattr(endpoint, _AT_ONCE, at_once)
+        setattr(endpoint, _IMMEDIATE, immediate)
         return endpoint
 
     return mark
@@ -239,21 +241,21 @@ class GuardedRoute(APIRoute):
         return getattr(self.endpoint, _QUICK, None)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether its quick answer understands the request's parameters."""
+        """Whether the route's quick answer understands the request's parameters."""
         return bool(getattr(self.endpoint, _PLAIN)(request))
 
-    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
+    async def run_quick_answer(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request) if self._asks_who else ANONYMOUS
         self._require_known_parameters(request)
         use_route_threads(app_state_of(request).route_threads, request.scope)
         return await answer(request, identity)
 
-    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+    def answer_from_memory(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
         """The answer from memory for this caller (`identity` is None if unknown). If the result is None, or
         any error is raised, the answer must be made in the usual way.
         """
-        answer: ImmediateAnswer | None = getattr(self.endpoint, _AT_ONCE, None)
+        answer: ImmediateAnswer | None = getattr(self.endpoint, _IMMEDIATE, None)
         if answer is None:
             return None
         if self._asks_who:

@@ -33,7 +33,9 @@ _TABLES: dict[str, TypeAdapter[Any]] = {
 
 
 def read_new_base(data: bytes, limits: strictjson.JsonLimits) -> NewBase:
-    """Raises `Invalid`, and `Unavailable` if no process can be started, or it crashed."""
+    """Reads the base from the request's body. Raises `Invalid`, and `Unavailable` if no process can be
+    started or the process crashed.
+    """
     return _new_base(loads_in_child(data, limits, "the request", checker="adaptry_api.base_document"))
 
 

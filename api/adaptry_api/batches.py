@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Work, Answer]):
+class _PendingWork(Generic[Work, Answer]):
     """Work that waits for a thread."""
 
     work: Work
@@ -45,7 +45,7 @@ class BatchThreads(Generic[Work, Answer]):
     ) -> None:
         self._name, self._run_all = name, run_all
         self._count, self._together = threads, together
-        self._waiting: SimpleQueue[_Waiting[Work, Answer] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[_PendingWork[Work, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     async def run(self, work: Work) -> Answer:
@@ -54,7 +54,7 @@ class BatchThreads(Generic[Work, Answer]):
             self._start()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.put(_Waiting(work, loop, answer))
+        self._waiting.put(_PendingWork(work, loop, answer))
         return await answer
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class BatchThreads(Generic[Work, Answer]):
         except BaseException as error:  # noqa: BLE001  (a panic in Rust must not end the thread)
             return [RuntimeError(f"{type(error).__name__}: {error}") for _ in batch]
 
-    def _next(self) -> list[_Waiting[Work, Answer]]:
+    def _next(self) -> list[_PendingWork[Work, Answer]]:
         """Waits for work and returns up to `together` pieces; none after `close`."""
         first = self._waiting.get()
         batch = [first] if first else []
@@ -99,7 +99,7 @@ class BatchThreads(Generic[Work, Answer]):
         return batch
 
 
-def _resolve_futures(settled: Sequence[tuple[_Waiting[Work, Answer], Answer | Exception]]) -> None:
+def _resolve_futures(settled: Sequence[tuple[_PendingWork[Work, Answer], Answer | Exception]]) -> None:
     for waiting, outcome in settled:
         if waiting.answer.done():  # its request was cancelled
             continue

@@ -42,8 +42,8 @@ REPORT_VALUES = 60_000
 
 
 class ParseSlots:
-    """How many documents a server checks in child processes at once: two of any kind, and one base record,
-    which can be large.
+    """The number of documents that a server checks in child processes at once: two of any kind, and one base
+    record, which can be large.
     """
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class StrictRequest(Request):
         """
         data = await self.body()
         try:
-            return await read_json(data, self._limits, self._parse_slots, self._made)
+            return await read_json(data, self._limits, self._parse_slots, self._validated)
         except AdaptryError as error:
             raise WrappedError(error) from None
 
-    def _made(self, document: Any) -> Any:
+    def _validated(self, document: Any) -> Any:
         if self._kind is None:
             return document
         try:
@@ -123,13 +123,13 @@ async def read_json(
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The same as `read_body`, for a body of bytes. Raises `Unsupported` for any other."""
+    """Like `read_body`, for a body of bytes. Raises `Unsupported` for any other content type."""
     _require_type(request, "application/octet-stream")
     return await read_body(request, limit)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises `TooLarge` before more than `limit` bytes are held."""
+    """Reads the body. Raises `TooLarge` before more than `limit` bytes are in memory."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise TooLarge(f"the request has {int(announced):,} bytes; this endpoint accepts at most {limit:,}")
@@ -219,7 +219,9 @@ async def _read_from_loop(
 
 
 async def _coalesced(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces so large that handing one over costs little compared with using it."""
+    """Yields the body in pieces that are so large that handing one over costs little compared with using
+    it.
+    """
     held: list[bytes] = []
     size = 0
     try:
@@ -237,7 +239,9 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises `HttpProblem` if the sender stalls; time that we take is not counted."""
+    """Yields the body as it arrives. Raises `HttpProblem` if the sender stalls; the server's own processing
+    time is not counted.
+    """
     stream, pace = request.stream(), BodyPace()
     while True:
         began = time.monotonic()

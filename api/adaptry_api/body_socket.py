@@ -22,7 +22,7 @@ DIRECT_BYTES = "adaptry.direct_bytes"
 
 _PIECE = 512 << 10
 _AT_LEAST = 256 << 10  # bytes that must have arrived before the thread is woken
-_TICK_SECONDS = 0.5  # longest wait before the thread reads what has arrived and checks `cancel`
+_TICK_SECONDS = 0.5  # maximum wait before the thread reads the bytes that have arrived and checks `cancel`
 
 
 class BodySocket:

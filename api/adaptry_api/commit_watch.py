@@ -29,8 +29,8 @@ OnCommit: TypeAlias = Callable[["Commit | None"], object]
 """Called with the last commit; None if it is unknown. Raises no errors."""
 Result = TypeVar("Result")
 Read: TypeAlias = "Callable[[], tuple[Result, Commit | None]]"
-_PAUSE = 1.0  # seconds between two attempts to connect
-_PATIENCE = 5.0  # seconds without an answer after which a connection counts as broken
+_RETRY_DELAY = 1.0  # seconds between two attempts to connect
+_TIMEOUT = 5.0  # seconds without an answer after which a connection counts as broken
 _Waiting: TypeAlias = list[OnCommit]
 
 
@@ -43,10 +43,10 @@ class CommitWatch:
 
     @property
     def is_immediate(self) -> bool:
-        """Whether `presumed` is always the last commit."""
+        """Whether `last_known` is always the last commit."""
         return self._remote is None
 
-    def presumed(self) -> Commit | None:
+    def last_known(self) -> Commit | None:
         """The last commit that is known without waiting; None if unknown. On PostgreSQL, there may be later
         ones: use data read as of this commit only if `ask` then reports the same commit.
         """
@@ -54,7 +54,7 @@ class CommitWatch:
 
     def ask(self, then: OnCommit) -> None:
         """Calls `then` later with the last commit at a moment after this call. Only for PostgreSQL: on
-        SQLite, `presumed` returns it.
+        SQLite, `last_known` returns it.
         """
         assert self._remote is not None
         self._remote.ask(then)
@@ -151,7 +151,7 @@ class _RemoteWatch:
         try:
             self._probe = await asyncio.to_thread(self._open)
         except OSError:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RETRY_DELAY)
         finally:
             self._connecting = None
         if self._probe is not None:
@@ -171,7 +171,7 @@ class _RemoteWatch:
             self._lose()
             return
         if self._timer is None:
-            self._timer = self._loop.call_later(_PATIENCE, self._look_at_oldest)
+            self._timer = self._loop.call_later(_TIMEOUT, self._check_oldest)
 
     def _receive(self) -> None:
         try:
@@ -186,7 +186,7 @@ class _RemoteWatch:
             self.note(commit := f"{self.process} {snapshot}")
             _settle(self._asked.popleft(), commit)
 
-    def _look_at_oldest(self) -> None:
+    def _check_oldest(self) -> None:
         self._timer = None
         if not self._asked or self._loop is None:
             return
@@ -194,10 +194,10 @@ class _RemoteWatch:
             self._lose()
             return
         self._oldest = self._asked[0]
-        self._timer = self._loop.call_later(_PATIENCE, self._look_at_oldest)
+        self._timer = self._loop.call_later(_TIMEOUT, self._check_oldest)
 
     def _lose(self) -> None:
-        """Closes the connection; the requests that wait for it are answered without it."""
+        """Closes the connection. Requests that wait for a commit from it are answered without one."""
         asked, self._asked = self._asked, deque()
         for waiting in asked:
             _settle(waiting, None)

@@ -73,8 +73,8 @@ class Cors:
 
 
 def _preflight(request_headers: Headers) -> Response:
-    """Any header may be sent. This is safe, since only a token gives rights, and a page must know the
-    token.
+    """Answers a preflight request. Any header may be sent: this is safe, since only a token gives rights, and
+    the page must know the token.
     """
     headers = {
         "Access-Control-Allow-Methods": _METHODS,

@@ -22,9 +22,9 @@ from adaptry.storage.catalog.audit_log.recorder import AuditTarget, entry_values
 from adaptry_api.route_actions import action_of
 
 WINDOW = timedelta(minutes=1)
-MOST = 30
+MAX_DENIALS = 30
 """Maximum number of denied requests recorded in a window."""
-MOST_OF_ONE = 10
+MAX_DENIALS_OF_ONE = 10
 """Maximum number of those for one principal."""
 _COUNTED = 24  # principals and actions that a summary names
 _REASON = "denied_because"  # in the state of a request
@@ -66,7 +66,7 @@ class DenialRecorder:
         self._suppressed: Counter[tuple[str, str]] = Counter()
 
     def note(self, scope: Scope, status: int) -> None:
-        """Queues a request that has ended, if it was denied. Reads without a token are not recorded."""
+        """Queues a finished request if it was denied. Reads without a token are not recorded."""
         state: Mapping[str, Any] = scope.get("state", {})
         is_denied = status in _DENIED or state.get(_IS_DENIED, False)
         if not is_denied and not (status == 404 and state.get(_IS_HIDDEN)):
@@ -81,7 +81,7 @@ class DenialRecorder:
         now = self._clock()
         with self._lock:
             self._end_window(now)
-            if self._recorded.total() >= MOST or self._recorded[identity.name] >= MOST_OF_ONE:
+            if self._recorded.total() >= MAX_DENIALS or self._recorded[identity.name] >= MAX_DENIALS_OF_ONE:
                 self._suppressed[identity.name, action] += 1
                 return
             self._recorded[identity.name] += 1
@@ -89,7 +89,7 @@ class DenialRecorder:
             self._waiting.append(entry_values(identity, action, target, now, request, reason=reason))
 
     def take(self) -> list[dict[str, Any]]:
-        """The entries to store now. (`Any`: columns of a row.)"""
+        """Returns the entries to store now. (`Any`: columns of a row.)"""
         with self._lock:
             self._end_window(self._clock())
             taken, self._waiting = self._waiting, []

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from adaptry_api.body_socket import BODY_SOCKET, DIRECT_BYTES, BodySocket
 
-_WORTHWHILE = 1 << 20
+_MIN_BYTES = 1 << 20
 
 
 class DirectBodies(HttpToolsProtocol):
@@ -57,7 +57,7 @@ class DirectBodies(HttpToolsProtocol):
         left = _content_length(cycle) - self._received
         is_plain = self.transport.get_extra_info("sslcontext") is None
         is_readable = cycle is self.cycle and not cycle.disconnected and not cycle.waiting_for_100_continue
-        if left < _WORTHWHILE or not is_plain or not is_readable or self.transport.is_closing():
+        if left < _MIN_BYTES or not is_plain or not is_readable or self.transport.is_closing():
             yield None
             return
         self.flow.pause_reading()

@@ -22,8 +22,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from adaptry_api.direct_bodies import DirectBodies
 from adaptry_api.downloads import ZERO_COPY_SEND
 
-_AT_ONCE = 16 << 20  # bytes that a thread sends before others may use it
-_PATIENCE = 0.02  # seconds in total that a thread waits for a client to read; then the event loop waits
+_CHUNK = 16 << 20  # bytes that a thread sends before others may use it
+_TIMEOUT = 0.02  # seconds in total that a thread waits for a client to read; then the event loop waits
 
 
 class DirectFiles(DirectBodies):
@@ -41,7 +41,7 @@ class DirectFiles(DirectBodies):
             cycle.send = functools.partial(self._send, self.cycle, self.cycle.send)
 
     async def _send(self, cycle: RequestResponseCycle, send: Any, message: Message) -> None:
-        """`send` is uvicorn's method, whose type allows only its own messages."""
+        """Sends a message. `send` is uvicorn's method, whose type allows only uvicorn's messages."""
         if message["type"] != ZERO_COPY_SEND:
             await send(message)
             return
@@ -60,13 +60,13 @@ class DirectFiles(DirectBodies):
         sender, sent = _Sender(self.transport.get_extra_info("socket").fileno(), file), 0
         try:
             while sent < count and not cycle.disconnected:
-                most = min(count - sent, _AT_ONCE)
-                work = functools.partial(sender.send, offset + sent, most)
+                maximum = min(count - sent, _CHUNK)
+                work = functools.partial(sender.send, offset + sent, maximum)
                 piece = await to_thread.run_sync(work, limiter=message.get("limiter"))
                 if piece is None:
                     break
                 sent += piece
-                if piece < most:
+                if piece < maximum:
                     await self._writable(sender.connection)
         except (OSError, TimeoutError):
             self.transport.abort()
@@ -113,9 +113,9 @@ class _Sender:
         self._file = os.dup(file)
 
     def send(self, offset: int, count: int) -> int | None:
-        """Like `_send_some`; None after `close`."""
+        """Like `_send_part`; None after `close`."""
         with self._lock:
-            return None if self._is_closed else _send_some(self.connection, self._file, offset, count)
+            return None if self._is_closed else _send_part(self.connection, self._file, offset, count)
 
     def close(self) -> None:
         with self._lock:
@@ -124,21 +124,21 @@ class _Sender:
             os.close(self._file)
 
 
-def _send_some(connection: int, file: int, offset: int, count: int) -> int | None:
+def _send_part(connection: int, file: int, offset: int, count: int) -> int | None:
     """Sends up to `count` bytes; fewer if the client does not read them as fast as the system sends. None at
     the end of the file. Raises `OSError` if the connection broke.
     """
     writable = select.poll()
     writable.register(connection, select.POLLOUT)
-    sent, patience = 0, _PATIENCE
+    sent, timeout = 0, _TIMEOUT
     while sent < count:
         try:
             piece = os.sendfile(connection, file, offset + sent, count - sent)
         except BlockingIOError:
             began = time.monotonic()
-            if patience <= 0 or not writable.poll(patience * 1000):
+            if timeout <= 0 or not writable.poll(timeout * 1000):
                 return sent
-            patience -= time.monotonic() - began
+            timeout -= time.monotonic() - began
             continue
         if not piece:
             return sent or None

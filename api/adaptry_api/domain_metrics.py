@@ -1,7 +1,7 @@
 """Metrics of the registry's contents, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
 
 These figures name adapters and namespaces, so only a caller who may read everything gets them (a token with
-the role viewer on `*`). At most `MOST` series of each kind are shown: the aliases that moved last, the
+the role viewer on `*`). At most `MAX_SERIES` series of each kind are shown: the aliases that moved last, the
 versions that most workers have loaded, the largest users of storage. They are read at most every few seconds,
 however often they are requested.
 """
@@ -21,7 +21,7 @@ from adaptry.storage.catalog import gauge_values
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.gauge_values import GaugeValues
 
-MOST = 500
+MAX_SERIES = 500
 _SECONDS = 15.0
 
 
@@ -36,11 +36,11 @@ class DomainMetrics:
         self._text = ""
 
     def render(self) -> str:
-        """All metrics, in Prometheus' text format. Raises `Unavailable`."""
+        """Returns all metrics in Prometheus' text format. Raises `Unavailable`."""
         with self._lock:
             if self._clock() >= self._until:
                 with self._catalog.read() as tx:
-                    found = gauge_values.read(tx, MOST)
+                    found = gauge_values.read(tx, MAX_SERIES)
                 registry = CollectorRegistry()
                 registry.register(_Figures(found))
                 self._text = generate_latest(registry).decode()
@@ -63,20 +63,20 @@ class _Figures(Collector):
         moved = [((one.adapter, one.alias), one) for one in found.moved_aliases]
         yield _gauge(
             "adaptry_alias_generation",
-            f"How often each of the {MOST} most recently moved aliases has moved (its generation).",
+            f"How often each of the {MAX_SERIES} most recently moved aliases has moved (its generation).",
             alias,
             [(labels, one.generation) for labels, one in moved],
         )
         yield _gauge(
             "adaptry_alias_age_seconds",
-            f"Seconds since the last move of each of the {MOST} most recently moved aliases.",
+            f"Seconds since the last move of each of the {MAX_SERIES} most recently moved aliases.",
             alias,
             [(labels, max(0.0, now - one.moved_at.timestamp())) for labels, one in moved],
         )
         yield _gauge(
             "adaptry_loaded_workers",
-            f"Number of workers that have an adapter loaded, by digest, for the {MOST} most widely loaded."
-            " Workers whose report has expired, or whose engine does not answer, are not counted.",
+            f"Number of workers that have an adapter loaded, by digest, for the {MAX_SERIES} most widely"
+            " loaded. Workers whose report has expired, or whose engine does not answer, are not counted.",
             ("digest",),
             [((digest,), count) for digest, count in found.loaded],
         )
@@ -88,7 +88,7 @@ class _Figures(Collector):
         )
         yield _gauge(
             "adaptry_rollout_step",
-            f"Step of the {MOST} newest unfinished rollouts, by stage.",
+            f"Step of the {MAX_SERIES} newest unfinished rollouts, by stage.",
             (*alias, "stage"),
             [((one.adapter, one.alias, one.stage), one.step) for one in found.rollouts],
         )
@@ -98,13 +98,13 @@ class _Figures(Collector):
         found, labels = self._found, ("scope", "name")
         yield _gauge(
             "adaptry_stored_bytes",
-            f"Bytes of stored files that count towards a namespace or a principal: the {MOST} largest.",
+            f"Bytes of stored files that count towards a namespace or a principal: the {MAX_SERIES} largest.",
             labels,
             [((subject.scope, subject.name), size) for subject, size, _ in found.used],
         )
         yield _gauge(
             "adaptry_stored_versions",
-            f"Versions that count towards a namespace or a principal: the {MOST} with the most bytes.",
+            f"Versions that count towards a namespace or a principal: the {MAX_SERIES} with the most bytes.",
             labels,
             [((subject.scope, subject.name), count) for subject, _, count in found.used],
         )

@@ -15,7 +15,7 @@ from adaptry.core.refs import Ref
 from adaptry.storage.catalog import download_counts
 from adaptry.storage.catalog.database import Catalog
 
-MOST_AT_ONCE = 200
+MAX_BATCH = 200
 """Maximum number of versions whose downloads one transaction stores: other writers wait for it."""
 
 
@@ -32,13 +32,13 @@ class DownloadCounts:
             self._waiting[version] += 1
 
     def store(self, catalog: Catalog) -> None:
-        """Stores the downloads since the last call, of `MOST_AT_ONCE` versions in each transaction. If one
+        """Stores the downloads since the last call, of `MAX_BATCH` versions in each transaction. If one
         fails, its downloads and those that follow are kept.
         """
         with self._lock:
             waiting, self._waiting = self._waiting, Counter()
         try:
-            while some := dict(islice(waiting.items(), MOST_AT_ONCE)):
+            while some := dict(islice(waiting.items(), MAX_BATCH)):
                 with catalog.write_nondurable() as tx:
                     download_counts.add(tx, some)
                 for version in some:

@@ -43,7 +43,7 @@ Read = Callable[[int], Iterator[bytes]]
 """The file's bytes from a position on."""
 
 
-class _Unread(NamedTuple):
+class _PartToRead(NamedTuple):
     """A part of a file that must be read, and the head of the response that contains it."""
 
     part: HttpRange
@@ -91,7 +91,7 @@ async def bytes_response(
 
 def response_without_reading(
     request: Request, path: str, size: int, headers: dict[str, str], body: bytes | None
-) -> Response | _Unread:
+) -> Response | _PartToRead:
     """The response of `bytes_response`, if it needs no bytes except `body`; otherwise the part that must be
     read. Raises `HttpProblem` (412, 416).
     """
@@ -120,7 +120,7 @@ def response_without_reading(
     status = 206 if "Content-Range" in headers else 200
     if body is not None:
         return Response(body[part.start : part.end], status, headers, media_type=_MEDIA_TYPE)
-    return _Unread(part, status, headers)
+    return _PartToRead(part, status, headers)
 
 
 @lru_cache(maxsize=1024)

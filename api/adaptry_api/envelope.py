@@ -107,15 +107,15 @@ class Envelope:
 
 
 def _detail(scope: Scope) -> str:
-    """The sentence about an unexpected error: a migration that a newer program has made meanwhile may have
-    taken away what this server's statements name.
+    """The sentence about an unexpected error. One possible cause is a migration by a newer program, which has
+    removed something that this server's statements name.
     """
     try:
         scope["app"].state.adaptry.catalog.schema()
     except ProtocolMismatch as error:
         LOG.error("a newer Adaptry upgraded the database while this server was running: restart this server")
         return f"{error.message}, and restart this server: the database was upgraded while it was running"
-    except Exception:  # the database is away, too; the log has the first error
+    except Exception:  # the database is unreachable, too; the log has the first error
         LOG.debug("the schema cannot be read", exc_info=True)
     return errors.INTERNAL
 

@@ -59,7 +59,7 @@ def etag_response(request: Request, value: BaseModel | FrozenValue, etag: str | 
 
 
 def etag_json(request: Request, body: bytes, etag: str | None = None) -> Response:
-    """The same for a value that is already JSON."""
+    """Like `etag_response`, for a value that is already JSON."""
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
     if has_current(request, tag):
@@ -78,14 +78,18 @@ def require_unchanged(if_match: str | None, find: Callable[[], BaseModel | Froze
 
 
 async def _seen_generation(if_match: IfMatch = None) -> int:
-    """Raises `HttpProblem` (428) without `If-Match`: a change must name the generation it is based on."""
+    """The generation in `If-Match`. Raises `HttpProblem` (428) without it: a change must name the generation
+    that it is based on.
+    """
     if if_match is None:
         raise HttpProblem(428, 'send the generation that you read: If-Match: "<generation>"')
     return _generation(if_match)
 
 
 async def _seen_or_absent(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> int | None:
-    """Raises `HttpProblem` (428) if both headers are missing."""
+    """The generation in `If-Match`; None for `If-None-Match: *`. Raises `HttpProblem` (428) if both headers
+    are missing.
+    """
     if if_match is None and if_none_match is None:
         raise HttpProblem(
             428,

@@ -27,15 +27,15 @@ from adaptry_api.shutdown import DrainState
 
 LOG = logging.getLogger("adaptry.api")
 
-_KEPT = 4096
+_MAX_CACHED_EVENTS = 4096
 _BATCHES = 64
-_LARGEST_BATCH = 64 << 10  # bytes
-_PAUSE = 1.0  # seconds before a failed database read is tried again
+_MAX_BATCH_BYTES = 64 << 10  # bytes
+_RETRY_DELAY = 1.0  # seconds before a failed database read is tried again
 _BATCHING_DELAY = 20e-6
 """Seconds to wait for further events after a delivery, for each listener that was woken. A burst then reaches
 the listeners in fewer, larger batches, and waking them takes about half of the event loop's time.
 """
-_LONGEST_DELAY = 1.0
+_MAX_DELAY = 1.0
 _LOOKING, _LOOKING_LOCALLY = 4, 1
 """Threads for reads of events that are not kept. With SQLite they wait for nothing but the interpreter, so
 more threads only take it from the event loop, which then takes several times as long for each request.
@@ -53,8 +53,8 @@ the globs.
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    """What a listener gets of new events that directly follow number `after`."""
+class _NewEvents:
+    """The part of the new events that a listener gets; the events directly follow number `after`."""
 
     after: int
     batch: EventBatch
@@ -69,9 +69,9 @@ class _Listener:
     identity: Identity
     about: NameFilter
     limit: int
-    woken: asyncio.Future[_Offer | None]
+    woken: asyncio.Future[_NewEvents | None]
 
-    def wake(self, offer: _Offer | None = None) -> bool:
+    def wake(self, offer: _NewEvents | None = None) -> bool:
         """Wakes the listener; returns whether it was still waiting."""
         if self.woken.done():
             return False
@@ -86,7 +86,7 @@ class _Selection:
 
     def __init__(self, after: int, new_events: Sequence[StoredEvent], epoch: str | None) -> None:
         self._after, self._new_events, self._epoch = after, new_events, epoch
-        self._offers: dict[tuple[int, tuple[str, ...], int], _Offer | None] = {}
+        self._offers: dict[tuple[int, tuple[str, ...], int], _NewEvents | None] = {}
 
     def wake_if_concerned(self, listener: _Listener) -> bool:
         """Wakes the listener if new events concern it; returns whether it did."""
@@ -98,13 +98,13 @@ class _Selection:
         offer = self._offers[key]
         return offer is not None and listener.wake(offer)
 
-    def _offer_for(self, listener: _Listener) -> _Offer | None:
+    def _offer_for(self, listener: _Listener) -> _NewEvents | None:
         identity, about = listener.identity, listener.about
         concerning = [one for one in self._new_events if about.matches(one.event)]
         if not any(one.is_visible_to(identity) for one in concerning):
             return None
         batch = events.select_batch(self._new_events, identity, about, self._after, listener.limit)
-        return _Offer(self._after, batch.model_copy(update={"epoch": self._epoch}))
+        return _NewEvents(self._after, batch.model_copy(update={"epoch": self._epoch}))
 
 
 class EventTexts:
@@ -115,15 +115,15 @@ class EventTexts:
         self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`
 
     def of(self, batch: EventBatch) -> bytes:
-        """The events, and a line that moves a listener past events that it may not see, and keeps the
-        connection alive.
+        """The text of the events, with a line that moves the listener past events that it may not see and
+        keeps the connection alive.
         """
         kept = self._batches.get(id(batch))
         if kept is not None:
             return kept[1]
         end = f": at {batch.seq}\nid: {batch.seq}\n\n"
         text = ("".join(map(self._of_event, batch.items)) + end).encode()
-        if len(text) <= _LARGEST_BATCH:  # a larger one is what one listener missed
+        if len(text) <= _MAX_BATCH_BYTES:  # a larger batch is what a single listener missed
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
             self._batches[id(batch)] = batch, text  # keeps the object alive, so that no other has its `id`
@@ -134,7 +134,7 @@ class EventTexts:
         if kept is not None and kept[0] is event:
             return kept[1]
         text = f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
-        if len(self._kept) >= _KEPT:
+        if len(self._kept) >= _MAX_CACHED_EVENTS:
             self._kept.clear()
         self._kept[event.seq] = event, text
         return text
@@ -161,7 +161,9 @@ class EventBroadcaster:
     async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        """New events, or an empty batch after `wait` seconds; returns at once if the server will stop."""
+        """Returns new events, or an empty batch after `wait` seconds; returns immediately if the server is
+        stopping.
+        """
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
@@ -173,7 +175,7 @@ class EventBroadcaster:
             waiting = _Listener(identity, about, limit, loop.create_future())
             self._waiting.add(waiting)  # before reading, so that no event is missed in between
             try:
-                news = await self._look(identity, after, limit, wait, about)
+                news = await self._read_cached(identity, after, limit, wait, about)
                 is_early = after is not None and not after <= news.seq < after + events.SPAN
                 left = until - loop.time()
                 if news.items and await identify() != identity:
@@ -208,19 +210,19 @@ class EventBroadcaster:
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
 
-    def _keeps(self, after: int) -> bool:
+    def _has_cached(self, after: int) -> bool:
         return self._kept_after is not None and self._kept_after <= after <= self._kept_to
 
     def _kept_since(self, after: int) -> Sequence[StoredEvent]:
         first = bisect_right(self._kept, after, key=lambda stored: stored.event.seq)
         return self._kept[first : first + events.SPAN]
 
-    async def _look(
+    async def _read_cached(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
         # A call that does not wait must return everything committed before it, including events not yet read
         # here.
-        if after is not None and wait and self._keeps(after):
+        if after is not None and wait and self._has_cached(after):
             return self._of_epoch(events.select_batch(self._kept_since(after), identity, about, after, limit))
         key = id(identity), after, limit, about.globs  # the read holds the identity, so its `id` is unique
         planned = self._planned_reads.get(key)
@@ -231,8 +233,8 @@ class EventBroadcaster:
         return await asyncio.shield(planned)
 
     async def _read_for_all(self, key: _ReadKey, identity: Identity, about: NameFilter) -> EventBatch:
-        """One read for all listeners that ask for the same before it begins: those of a fleet that connect
-        again after a restart.
+        """Makes one read for all listeners that request the same events before it begins, such as a fleet
+        that reconnects after a restart.
         """
         _, after, limit, _ = key
 
@@ -263,14 +265,14 @@ class EventBroadcaster:
                 except AdaptryError as error:
                     LOG.warning("events cannot be read: %s", error.message)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._rung.wait(), _PAUSE)
+                        await asyncio.wait_for(self._rung.wait(), _RETRY_DELAY)
                     continue
                 if new_events:
                     selection = _Selection(self._kept_to, new_events, self._epoch)
                     self._keep(new_events)
                     woken = sum(map(selection.wake_if_concerned, self._waiting))
                     await asyncio.sleep(0)  # they run before this goes on
-                    await asyncio.sleep(min(woken * _BATCHING_DELAY, _LONGEST_DELAY))
+                    await asyncio.sleep(min(woken * _BATCHING_DELAY, _MAX_DELAY))
                 if len(new_events) < events.SPAN and not self._is_closed:
                     await self._rung.wait()
 
@@ -284,9 +286,9 @@ class EventBroadcaster:
     def _keep(self, new_events: Sequence[StoredEvent]) -> None:
         self._kept += new_events
         self._kept_to = new_events[-1].event.seq
-        if len(self._kept) > 2 * _KEPT:
-            self._kept_after = self._kept[-_KEPT - 1].event.seq
-            self._kept = self._kept[-_KEPT:]
+        if len(self._kept) > 2 * _MAX_CACHED_EVENTS:
+            self._kept_after = self._kept[-_MAX_CACHED_EVENTS - 1].event.seq
+            self._kept = self._kept[-_MAX_CACHED_EVENTS:]
 
 
 def _note_result(read: asyncio.Task[EventBatch]) -> None:

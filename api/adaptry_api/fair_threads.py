@@ -34,7 +34,7 @@ class FairThreads:
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def run(self, tenant: str, work: Callable[[], Result]) -> Result:
-        """The result of `work`, run in a thread when it is the tenant's turn, or its error."""
+        """Runs `work` in a thread when it is the tenant's turn. Returns its result or raises its error."""
         await self._acquire(tenant)
         try:
             return await to_thread.run_sync(work, limiter=self._threads)
@@ -63,7 +63,7 @@ class FairThreads:
             if turn.cancelled():
                 self._forget(tenant, turn)
             else:
-                self._release(tenant)  # it got the thread in the same moment
+                self._release(tenant)  # it got the thread at the same moment
             raise
 
     def _release(self, tenant: str) -> None:
@@ -76,7 +76,7 @@ class FairThreads:
             turn = turns.popleft()
             if turns:
                 self._waiting[following] = turns  # behind all others
-            if not turn.done():  # or cancelled, in the same moment
+            if not turn.done():  # or it was cancelled at the same moment
                 self._take(following)
                 turn.set_result(None)
 

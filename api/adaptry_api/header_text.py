@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 
-def header_text(text: str, most: int) -> str:
-    """At most `most` characters of `text`; characters that a header cannot hold become question marks."""
-    line = " ".join(text.replace("→", "->").split())[:most]
+def header_text(text: str, maximum: int) -> str:
+    """Cuts `text` to at most `maximum` characters; characters that a header cannot contain become question
+    marks.
+    """
+    line = " ".join(text.replace("→", "->").split())[:maximum]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in line)

@@ -20,16 +20,17 @@ from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry_api.auth_policy import Caller, app_state_of
 from adaptry_api.errors import HttpProblem
 
-_LONGEST = 255
-Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=_LONGEST)]
+_MAX_LENGTH = 255
+Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=_MAX_LENGTH)]
 
 
 def key_of(request: Request) -> str | None:
     """The key of a request that FastAPI has not parsed. Raises `HttpProblem` (422) as FastAPI would."""
     key = request.headers.get(protocol.KEY_HEADER)
-    if key is not None and not 1 <= len(key) <= _LONGEST:
+    if key is not None and not 1 <= len(key) <= _MAX_LENGTH:
         raise HttpProblem(
-            422, f"cannot read the request: header.{protocol.KEY_HEADER}: expected 1 to {_LONGEST} characters"
+            422,
+            f"cannot read the request: header.{protocol.KEY_HEADER}: expected 1 to {_MAX_LENGTH} characters",
         )
     return key
 
@@ -44,7 +45,9 @@ async def _registry(request: Request, response: Response, identity: Caller, key:
 def registry_once(
     request: Request, headers: MutableHeaders, identity: Identity, key: str | None, body: bytes
 ) -> Registry:
-    """The same for a request with this body; a repeated call is marked in the response's `headers`."""
+    """Like `_registry`, for a request with this body; a repeated call is marked in the response's
+    `headers`.
+    """
     if key is None:
         return app_state_of(request).registry(identity)
 

@@ -1,11 +1,11 @@
 """Answers from memory that are written before the event loop does anything else.
 
 A quick answer (`quick_routes`) runs as a task, behind uvicorn's and our own middleware, which take longer
-than finding an answer in memory. Routes with such answers (`answered_quickly(at_once=…)`) are tried first, by
-the protocol itself (`immediate_protocol`). Whatever the middleware does for a request is done here too:
-identity, headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a
-proxy, are answered in the usual way; so are requests whose answer is an error, and all requests if their
-number is limited.
+than finding an answer in memory. The protocol itself tries routes with such answers
+(`with_quick_answer(immediate=…)`) first (`immediate_protocol`). Whatever the middleware does for a request is
+done here too: identity, headers, metrics, log. Requests with anything unusual, such as a body, a range or a
+header of a proxy, are answered in the usual way; so are requests whose answer is an error, and all requests
+if their number is limited.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from adaptry_api.quick_routes import QuickRoutes
 from adaptry_api.request_ids import RequestIds
 from adaptry_api.request_log import RequestRecord, log_request
 
-AT_ONCE = "adaptry.at_once"
+IMMEDIATE = "adaptry.at_once"
 """Key in the application's state: its `ImmediateAnswers`, or None."""
 _IGNORED_HEADERS = frozenset(
     {
@@ -48,9 +48,9 @@ _IGNORED_HEADERS = frozenset(
 """
 
 
-_MOST_REQUESTS = 4096
-_LARGEST_KEPT = 64 << 10  # bytes of a body
-_MOST_KEPT = 8 << 20  # bytes of all bodies since the last commit
+_MAX_REQUESTS = 4096
+_MAX_CACHED_BODY = 64 << 10  # bytes of a body
+_MAX_CACHED_BYTES = 8 << 20  # bytes of all bodies since the last commit
 
 
 class EncodedAnswer(NamedTuple):
@@ -119,7 +119,7 @@ class ImmediateAnswers:
 
     def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> FoundAnswer | None:
         """The answer; None if the request must be answered in the usual way. Raises no errors. With the
-        fingerprint of the request's bytes, `again` can answer the same request.
+        fingerprint of the request's bytes, `find_repeated` can answer the same request.
         """
         began, authorization, condition = time.perf_counter(), None, ""
         for name, value in scope["headers"]:
@@ -131,9 +131,9 @@ class ImmediateAnswers:
                 authorization = value.decode("latin-1")
         if self._state.request_limits.is_limiting:
             return None
-        self._look()
+        self._drop_outdated()
         authenticator, request_id = self._state.authenticator, self._ids.next()
-        identity = authenticator.identify_at_once(authorization)
+        identity = authenticator.identify_from_cache(authorization)
         key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {condition}"
         try:
             kept = self._answers.peek_at(key, identity, self._commit) if identity else None
@@ -146,18 +146,18 @@ class ImmediateAnswers:
         except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
             return None
         if fingerprint and authorization and (token := authenticator.token_key(authorization)):
-            if len(self._requests) >= _MOST_REQUESTS:
+            if len(self._requests) >= _MAX_REQUESTS:
                 self._requests.clear()
             self._requests[fingerprint] = _Request(scope["method"], key, token)
         return self._found(scope["method"], kept, request_id, began)
 
-    def again(self, fingerprint: bytes) -> FoundAnswer | None:
+    def find_repeated(self, fingerprint: bytes) -> FoundAnswer | None:
         """The answer to a request with the bytes of an earlier one; None if it must be parsed."""
         began, request = time.perf_counter(), self._requests.get(fingerprint)
         if request is None or self._state.request_limits.is_limiting:
             return None
         identity = self._state.authenticator.identify_key(request.token)
-        self._look()
+        self._drop_outdated()
         kept = self._answers.peek_at(request.key, identity, self._commit) if identity else None
         return self._found(request.method, kept, self._ids.next(), began) if kept else None
 
@@ -180,14 +180,14 @@ class ImmediateAnswers:
         """The cache is empty now."""
         self._commit, self._kept_bytes = None, 0
 
-    def _look(self) -> None:
-        commit = self.commits.presumed()
+    def _drop_outdated(self) -> None:
+        commit = self.commits.last_known()
         if commit != self._commit:
             self._commit, self._kept_bytes = commit, 0
 
     def _keep(self, key: str, identity: Identity, kept: _Kept) -> None:
         size = len(kept.body)
-        if size <= _LARGEST_KEPT and self._kept_bytes + size <= _MOST_KEPT:
+        if size <= _MAX_CACHED_BODY and self._kept_bytes + size <= _MAX_CACHED_BYTES:
             self._kept_bytes += size
             self._answers.put(key, identity, kept, self._commit)
 
@@ -206,7 +206,7 @@ class ImmediateAnswers:
             return None
         (route, _), matched = found
         scope.update(matched)
-        answer = route.answer_at_once(request, identity)
+        answer = route.answer_from_memory(request, identity)
         if answer is None:
             return None
         headers = with_our_headers(answer.response.raw_headers, request_id, scope)

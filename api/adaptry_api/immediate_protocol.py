@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from adaptry_api.commit_watch import Commit
 from adaptry_api.direct_files import DirectFiles
-from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, FoundAnswer, ImmediateAnswers
+from adaptry_api.immediate_answers import IMMEDIATE, EncodedAnswer, FoundAnswer, ImmediateAnswers
 
 _TRACE = b"\r\nX-Amzn-Trace-Id: "
 _TRACE_SIZE = 36
@@ -43,12 +43,12 @@ class ImmediateProtocol(DirectFiles):
         if self._held is not None:
             self._handle_held_as_usual()
         self._fingerprint = None
-        answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
+        answers = cast(ImmediateAnswers | None, self.app_state.get(IMMEDIATE))
         if answers and self._is_between_requests and not self._to_skip:
             self._fingerprint = fingerprint(data)
             if self._fingerprint and not answers.is_confirmed:
                 self._whole = data
-            if self._fingerprint and self._is_free() and (found := answers.again(self._fingerprint)):
+            if self._fingerprint and self._is_free() and (found := answers.find_repeated(self._fingerprint)):
                 self._unset_keepalive_if_required()
                 if self._answer(answers, found):
                     self._whole = b""
@@ -112,7 +112,7 @@ class ImmediateProtocol(DirectFiles):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._is_answered = self._answer_at_once()
+        self._is_answered = self._answer_immediately()
         if not self._is_answered:
             self._unset_keepalive_if_required()  # set by the answer to an earlier request in these bytes
             super().on_headers_complete()
@@ -122,8 +122,8 @@ class ImmediateProtocol(DirectFiles):
         if not self._is_answered:
             super().on_message_complete()
 
-    def _answer_at_once(self) -> bool:
-        answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
+    def _answer_immediately(self) -> bool:
+        answers = cast(ImmediateAnswers | None, self.app_state.get(IMMEDIATE))
         method, url = self.parser.get_method(), self.url
         if answers is None or self._is_usual_only or method not in (b"GET", b"HEAD"):
             return False
@@ -161,7 +161,7 @@ class ImmediateProtocol(DirectFiles):
             pieces += (name, b": ", value, b"\r\n")
         pieces += (answer.head, b"\r\n", answer.body)
         if self.cycle is not None:
-            self.cycle.transport.write(b"")  # the answer before, if it is still held back (`ResponseWriter`)
+            self.cycle.transport.write(b"")  # the previous answer, if still held back (`ResponseWriter`)
         self.transport.write(b"".join(pieces))
         self.on_response_complete()
 

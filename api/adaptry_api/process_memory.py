@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _M_ARENA_MAX = -8  # mallopt(3), in glibc
-_HEAPS = 1
-_GROWTH = 8 << 20
-_FREED = 2 << 20
+_MAX_ARENAS = 1
+_MIN_GROWTH = 8 << 20
+_MIN_FREED = 2 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MISSING = (AttributeError, OSError, TypeError)  # without glibc, or without /proc
 
@@ -26,12 +26,12 @@ def use_one_heap() -> None:
     is used.
     """
     with suppress(*_MISSING):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _MAX_ARENAS)
 
 
 class FreedMemory:
-    """Returns freed memory to the system. By itself, glibc does this only at the end of a heap: after the
-    admission of an adapter of 89,088 tensors, it held 76 MB. `free_more` is called first.
+    """Returns freed memory to the system. glibc itself does this only at the end of a heap: after the
+    admission of an adapter with 89,088 tensors, it kept 76 MB. `free_more` is called first.
     """
 
     def __init__(self, free_more: Callable[[], object] = lambda: None) -> None:
@@ -40,15 +40,19 @@ class FreedMemory:
         self._returned = 0  # bytes of free blocks whose memory was returned and has not been used since
 
     def return_to_system(self) -> None:
-        """Returns memory if the process has grown by `_GROWTH` bytes since the last time, or if at least
-        `_FREED` bytes were freed; otherwise it does nothing, since returning memory takes milliseconds. Does
-        nothing without glibc.
+        """Returns memory if the process has grown by `_MIN_GROWTH` bytes since the last time, or if at least
+        `_MIN_FREED` bytes were freed; otherwise it does nothing, since returning memory takes milliseconds.
+        Does nothing without glibc.
         """
         self._free_more()
         with suppress(*_MISSING):
             size, free = resident_bytes(), _free_bytes()
             self._returned = min(self._returned, free)
-            if self._least is not None and size - self._least < _GROWTH and free - self._returned < _FREED:
+            if (
+                self._least is not None
+                and size - self._least < _MIN_GROWTH
+                and free - self._returned < _MIN_FREED
+            ):
                 self._least = min(self._least, size)
                 return
             gc.collect()

@@ -17,7 +17,7 @@ from adaptry_api.batches import BatchThreads
 Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
-_REMOTE_THREADS = 6  # most of the time, they wait
+_REMOTE_THREADS = 6  # these threads wait most of the time
 _ON_LOOP = 6  # reads at once, each with a connection (`PostgresReaders`)
 
 
@@ -40,7 +40,9 @@ class QuickReads:
         )
 
     async def run(self, read: Callable[[], Answer]) -> Answer:
-        """The result of `read`, or its error. The read begins after this call, so its result is not older."""
+        """Returns the result of `read`, or raises its error. The read begins after this call, so its result
+        is not older than the call.
+        """
         return cast(Answer, await self._threads.run(tracing.in_this_span(read)))
 
     async def run_query(self, read: Callable[[], Answer]) -> Answer:
@@ -55,7 +57,7 @@ class QuickReads:
             return await run_on_loop(tracing.in_this_span(read), self.run)
 
     def close(self) -> None:
-        """Waits for the reads that are under way."""
+        """Waits until the current reads have finished."""
         self._threads.close()
 
 

@@ -2,7 +2,7 @@
 
 FastAPI compares an address with each of its routes, and parses a request by the types of a function. That
 takes several times as long as resolving an alias, and a seventh of the push of a small adapter. So the few
-routes with a quick answer (`auth_policy.answered_quickly`) are tried first. They remain FastAPI routes, with
+routes with a quick answer (`auth_policy.with_quick_answer`) are tried first. They remain FastAPI routes, with
 an access rule and a description.
 """
 
@@ -48,13 +48,15 @@ class QuickRoutes:
         (route, answer), matched = found
         scope.update(matched)
         try:
-            response = await route.answer_quickly(request, answer)
+            response = await route.run_quick_answer(request, answer)
         except HTTPException as error:
             response = http_error_response(error, request_id(request))
         await response(scope, receive, send)
 
     def find(self, request: Request) -> tuple[QuickRoute, Scope] | None:
-        """The route that answers a request quickly, and the values that its path adds to the scope."""
+        """The route with a quick answer that matches a request, and the values that the path adds to the
+        scope.
+        """
         scope = request.scope
         path: str = scope["path"]
         for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):

@@ -18,7 +18,7 @@ from adaptry.storage.catalog.request_use import RequestCharge
 from adaptry_api.request_limits import RequestLimits
 
 LOG = logging.getLogger("adaptry.api")
-_PAUSE = 0.1
+_RETRY_DELAY = 0.1
 _PAUSE_AFTER_FAILURE = 5.0
 
 ChargeRequests = Callable[[list[RequestCharge]], dict[QuotaSubject, float]]
@@ -45,6 +45,6 @@ async def share_requests(
             has_warned = False
             limits.note_shared(ahead)
             record(True)
-            await anyio.sleep(_PAUSE)
+            await anyio.sleep(_RETRY_DELAY)
         else:
             await due.wait()

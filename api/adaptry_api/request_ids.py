@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 _SIZE = 8
-_STOCK = 512 * _SIZE
+_POOL_SIZE = 512 * _SIZE
 
 
 class RequestIds:
@@ -19,6 +19,6 @@ class RequestIds:
 
     def next(self) -> str:
         if self._at == len(self._stock):
-            self._stock, self._at = os.urandom(_STOCK), 0
+            self._stock, self._at = os.urandom(_POOL_SIZE), 0
         self._at += _SIZE
         return self._stock[self._at - _SIZE : self._at].hex()

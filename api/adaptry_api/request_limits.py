@@ -22,12 +22,12 @@ from adaptry.core.errors import TooManyRequests
 from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import EVERY, UNLIMITED, QuotaLimits, QuotaSubject
-from adaptry.storage.catalog.request_use import MOST, RequestCharge
+from adaptry.storage.catalog.request_use import MAX_BATCH, RequestCharge
 
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds that sums of intervals may differ by
 _UNSHARED = 32  # a process keeps this fraction of a limit to itself
-_REMEMBERED = 1 << 14
+_MAX_ENTRIES = 1 << 14
 """Maximum number of names whose requests are counted; the least recent one is dropped first."""
 
 
@@ -61,7 +61,7 @@ class RequestLimits:
         return bool(self._limits)
 
     def set_limits(self, limits: Mapping[QuotaSubject, QuotaLimits]) -> None:
-        """What is set, as the catalog has it; may be called by any thread."""
+        """Replaces the limits with those in the catalog; may be called by any thread."""
         self._limits = {subject: one.requests for subject, one in limits.items() if one.requests is not None}
 
     def admit(self, identity: Identity, namespace: str | None) -> None:
@@ -82,9 +82,9 @@ class RequestLimits:
             self._count(place, limit)
 
     def take_charges(self) -> list[RequestCharge]:
-        """What other processes should know by now. It stays due until `note_shared`."""
+        """Returns the charges that other processes should know by now. They stay due until `note_shared`."""
         now, charges = self._clock(), []
-        for subject in list(islice(self._due, MOST)):
+        for subject in list(islice(self._due, MAX_BATCH)):
             count = self._counts[subject]
             count.sent, count.sent_at = count.unshared, now
             charges.append(
@@ -124,7 +124,7 @@ class RequestLimits:
                 count.unshared, count.since = 0, now
             count.unshared += 1
             self._note_due(subject, count, limit)
-        if len(self._counts) > _REMEMBERED:
+        if len(self._counts) > _MAX_ENTRIES:
             forgotten, _ = self._counts.popitem(last=False)
             self._due.pop(forgotten, None)
         if is_over:

@@ -27,8 +27,8 @@ LOG = logging.getLogger("adaptry.api.requests")
 
 _NAMES = ("adaptry", "uvicorn")
 _HIDDEN = "[hidden]"
-_MOST_WAITING = 10_000
-_AT_ONCE = 500
+_MAX_WAITING = 10_000
+_BATCH = 500
 _TOGETHER_SECONDS = 0.05
 _FLUSH_SECONDS = 2.0
 _SECRETS = (
@@ -64,7 +64,7 @@ class RequestRecord(NamedTuple):
 
 
 def log_request(record: RequestRecord) -> None:
-    """One line, of level info; of level warning where the server failed."""
+    """Logs a request as one line: at level warning if the server failed, otherwise at level info."""
     level = logging.WARNING if record.status >= 500 else logging.INFO
     if LOG.isEnabledFor(level):
         # Not `LOG.log`, which looks for its caller: that takes longer than the rest.
@@ -120,7 +120,7 @@ class _BackgroundHandler(logging.Handler):
         self.lock = None  # `emit` needs none, and is called for every request
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             self._left_out += 1
             return
         self._waiting.append(record)
@@ -142,7 +142,7 @@ class _BackgroundHandler(logging.Handler):
             self._hurry.clear()
             self._wake.clear()
             while self._waiting:
-                self._write_some([self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))])
+                self._write_some([self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))])
 
     def _write_some(self, waiting: Sequence[logging.LogRecord | threading.Event]) -> None:
         records = [one for one in waiting if isinstance(one, logging.LogRecord)]
@@ -162,7 +162,7 @@ class _BackgroundHandler(logging.Handler):
 
 
 class _Line:
-    """A request, as a text that is made when it is written."""
+    """A request whose text is formatted only when it is written."""
 
     def __init__(self, record: RequestRecord) -> None:
         self.record = record

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adaptry.core import tracing
 from adaptry_api.metrics import METHODS
 
-_CARRIED = ("traceparent", "tracestate")
+_TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 class RequestSpans:
@@ -26,7 +26,7 @@ class RequestSpans:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        carried = {name: value for name in _CARRIED if (value := headers.get(name))}
+        carried = {name: value for name in _TRACE_HEADERS if (value := headers.get(name))}
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         with tracing.span(
             method,

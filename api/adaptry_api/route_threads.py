@@ -54,12 +54,14 @@ _REQUEST: ContextVar[tuple[RouteThreads, Scope]] = ContextVar("threads and scope
 
 
 def use_route_threads(threads: RouteThreads, scope: Scope) -> None:
-    """For the rest of this request."""
+    """Uses these threads for the rest of this request."""
     _REQUEST.set((threads, scope))
 
 
 async def run_in_own_threads(kind: Kind, work: Callable[[], Result]) -> Result:
-    """The result of `work`, run in threads of this kind when it is the turn of the request's tenant."""
+    """Runs `work` in threads of this kind when it is the turn of the request's tenant, and returns its
+    result.
+    """
     threads, scope = _REQUEST.get()
     pool: FairThreads = getattr(threads, kind)
     return await pool.run(tenant_of(scope), work)

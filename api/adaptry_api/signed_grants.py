@@ -22,7 +22,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.core.settings import read_secret
 
 _SECRET_BYTES = 32
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 _NOT_OURS = "this upload's grant was not issued by this server; start the upload again"
 
 
@@ -61,11 +61,11 @@ class GrantSigner:
         """The grant in `text`. Raises `Unauthenticated` if it is of another kind, altered or expired."""
         serializer = self._serializer(kind)
         try:
-            document = serializer.loads(text if len(text) <= _LONGEST else "")
+            document = serializer.loads(text if len(text) <= _MAX_LENGTH else "")
             grant = kind.model_validate(document)
         except (BadData, ValueError):
             raise Unauthenticated(_NOT_OURS) from None
-        if str(serializer.dumps(document)) != text:  # base64 has bits to spare in its last digit
+        if str(serializer.dumps(document)) != text:  # the last digit of base64 has unused bits
             raise Unauthenticated(_NOT_OURS)
         if grant.until <= now:
             raise Unauthenticated("this upload's grant has expired; start the upload again")

@@ -29,7 +29,7 @@ from adaptry.storage.connect import open_local
 from adaptry_api.serve import bind, make_server, url_of
 from adaptry_api.settings import ServerSettings
 
-_PATIENCE = 60.0  # seconds, for a busy machine
+_TIMEOUT = 60.0  # seconds, for a busy machine
 Found = TypeVar("Found")
 
 
@@ -55,7 +55,7 @@ class Server:
         self.data = data
         self.catalog = open_local(data, catalog=catalog).catalog
         self.admin = self.token("root", "admin", ("*",))
-        self._pool = urllib3.PoolManager(retries=False, timeout=_PATIENCE)
+        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
 
     def token(
         self, name: str, role: str, namespaces: tuple[str, ...], expires_at: datetime | None = None
@@ -114,7 +114,7 @@ class Server:
 
 def until(read: Callable[[], Found], holds: Callable[[Found], bool]) -> Found:
     """The first result that holds. A server notes denied requests, for one, after it answered them."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _TIMEOUT
     while not holds(found := read()):
         assert time.monotonic() < end, found
     return found
@@ -164,6 +164,6 @@ def running_server(
 
 
 def _join(thread: threading.Thread) -> None:
-    thread.join(timeout=_PATIENCE)
+    thread.join(timeout=_TIMEOUT)
     if thread.is_alive():
         raise Unavailable("the test server did not stop")

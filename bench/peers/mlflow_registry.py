@@ -22,7 +22,7 @@ from mlflow.store.model_registry.dbmodels import models  # noqa: E402
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 from sqlalchemy import insert, text  # noqa: E402
 
-PER_MODEL, RARE, AT_ONCE = 10, 60, 50_000
+PER_MODEL, RARE, BATCH = 10, 60, 50_000
 NOW = 1_795_000_000_000
 
 
@@ -109,7 +109,7 @@ def fill(store: SqlAlchemyStore, count: int) -> None:
             batch: list[dict[str, object]] = []
             for row in rows:
                 batch.append(row)
-                if len(batch) == AT_ONCE:
+                if len(batch) == BATCH:
                     connection.execute(insert(table), batch)
                     batch = []
             if batch:

@@ -13,7 +13,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
-from adaptry_cli.out import json_option, print_json, print_out
+from adaptry_cli.output import json_option, print_json, print_out
 
 
 @group()

@@ -12,7 +12,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import creating_registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option
+from adaptry_cli.output import json_option
 
 
 @command("import")

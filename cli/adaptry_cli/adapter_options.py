@@ -6,7 +6,7 @@ import click
 
 from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry_cli.arguments import validate_options
-from adaptry_cli.out import print_answer
+from adaptry_cli.output import print_answer
 
 description_option = click.option("--description", help="A description of the adapter.")
 

@@ -9,7 +9,7 @@ import click
 
 from adaptry_cli.command import group
 from adaptry_cli.connection import folder_of
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_out
+from adaptry_cli.output import json_option, print_done, print_err, print_json, print_out
 from adaptry_cli.storage_options import catalog_option, data_option
 from adaptry_cli.times import format_when
 

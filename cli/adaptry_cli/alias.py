@@ -12,7 +12,7 @@ from adaptry_cli.alias_move import expect_option, print_move
 from adaptry_cli.arguments import ALIAS, NAME, REF, require_usage
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_lines
+from adaptry_cli.output import json_option, print_done, print_err, print_json, print_lines
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

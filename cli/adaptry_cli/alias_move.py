@@ -10,7 +10,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import print_err, print_json, print_out
+from adaptry_cli.output import print_err, print_json, print_out
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.warnings import print_state_warning
 

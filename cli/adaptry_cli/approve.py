@@ -10,7 +10,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import ALIAS, REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.output import json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

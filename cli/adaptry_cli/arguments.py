@@ -27,7 +27,7 @@ Source = Ref | Path
 """An adapter in a registry, or in a folder."""
 
 
-_TAKES = {
+_REQUIREMENTS = {
     "description": "a description (--description) may have at most 4096 characters",
     "tags": (
         "a tag (--tag) must have 1 to 64 characters, without spaces and commas; an adapter may have at"
@@ -100,7 +100,7 @@ class SourceParam(_CompletedParam):
 
 
 class _WordParam(_CompletedParam):
-    """An argument that stays a string, with its completion."""
+    """An argument whose value stays a string, with completion."""
 
     name = "text"
 
@@ -167,7 +167,7 @@ def required_folder(text: str) -> Path:
 
 
 def base_source(text: str) -> Path | str:
-    """A base as a call names it: a folder, or a name or id in the registry. Raises `InvalidRef`."""
+    """The base that an argument names: a folder, or a name or id in the registry. Raises `InvalidRef`."""
     return Path(text).expanduser() if is_folder_path(text, of_base=True) else text
 
 
@@ -177,7 +177,7 @@ def parse_named(text: str) -> Source:
 
 
 def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
-    """`accuracy=0.91` and the like. Raises `Invalid`."""
+    """Parses metrics such as `accuracy=0.91`. Raises `Invalid`."""
     found: dict[str, float] = {}
     for pair in pairs:
         name, equals, text = pair.rpartition("=")
@@ -197,7 +197,7 @@ def validate_options(model: type[Model], **fields: object) -> Model:
     """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
     from adaptry.core.validation import validated  # not needed by every command
 
-    return validated(model, _TAKES, **fields)
+    return validated(model, _REQUIREMENTS, **fields)
 
 
 def require_usage(condition: bool, sentence: str) -> None:
@@ -207,7 +207,9 @@ def require_usage(condition: bool, sentence: str) -> None:
 
 
 def parse_parameters(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`density=0.3` and the like: a number, true or false, else text. Raises `Invalid`."""
+    """Parses parameters such as `density=0.3`: each value is a number, true or false, or otherwise a text.
+    Raises `Invalid`.
+    """
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

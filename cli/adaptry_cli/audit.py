@@ -20,7 +20,7 @@ from adaptry_cli.arguments import require_usage, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_out
+from adaptry_cli.output import collect_pages, format_count, json_option, print_err, print_json, print_out
 from adaptry_cli.points_in_time import POINT_IN_TIME
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
@@ -37,7 +37,9 @@ def audit() -> None:
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds options that choose entries, and passes `wanted`. (`Any`: each command has its arguments.)"""
+    """Adds the options that select entries, and passes their values as `wanted`. (`Any`: each command has its
+    own arguments.)
+    """
 
     @click.option("--actor", metavar="NAME", help="Only entries with this actor.")
     @click.option(
@@ -235,7 +237,7 @@ def verify(
 
 
 def _detail(entry: AuditEntry) -> str:
-    """What changed, or why it was denied, on one line."""
+    """The change, or the reason for a denial, on one line."""
     if entry.reason is not None:
         return entry.reason
     was = ", ".join(f"{name} {value}" for name, value in (entry.before or {}).items())

@@ -11,7 +11,7 @@ from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import format_count, format_size, json_option, print_answer, print_err, progress
+from adaptry_cli.output import format_count, format_size, json_option, print_answer, print_err, progress
 
 
 @command()

@@ -22,7 +22,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     json_option,
     print_answer,

@@ -7,7 +7,9 @@ from adaptry.operations.sources import OpenedAdapter, RegistryOpener
 
 
 def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
-    """The parameters of the version's base, else of the one that the config names; None if unknown."""
+    """The number of parameters of the version's base, or else of the base that the config names; None if
+    unknown.
+    """
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
     try:

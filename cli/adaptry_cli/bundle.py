@@ -16,7 +16,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.mirror import print_sync_result
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_size,
     json_option,

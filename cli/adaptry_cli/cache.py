@@ -16,7 +16,7 @@ from adaptry_cli.arguments import FOLDER, REF
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_size,
     json_option,

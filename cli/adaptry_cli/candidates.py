@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adaptry.registry.interface import Registry
 
 _SECONDS = 2.0
-_MANY = 50
+_MAX_CANDIDATES = 50
 _PAGE = 200
 
 
@@ -74,7 +74,7 @@ def _named_adapter(ctx: click.Context) -> str:
 
 
 def aliases_of(ctx: click.Context, name: str) -> list[str]:
-    """An adapter's aliases."""
+    """The aliases of an adapter."""
 
     def fetch(registry: Registry) -> list[str]:
         from adaptry.core.refs import AdapterName
@@ -90,7 +90,7 @@ def numbers_of(ctx: click.Context, name: str) -> list[str]:
     def fetch(registry: Registry) -> list[str]:
         from adaptry.core.refs import AdapterName
 
-        page = registry.versions.list(AdapterName.parse(name), None, _MANY)
+        page = registry.versions.list(AdapterName.parse(name), None, _MAX_CANDIDATES)
         return [str(version.number) for version in page.items]
 
     return _ask(ctx, fetch)
@@ -120,7 +120,7 @@ def engines(ctx: click.Context, typed: str) -> list[str]:
 
 
 def query_terms(ctx: click.Context, typed: str) -> list[str]:
-    """Fields of a query, also behind a `-` or a parenthesis; engines behind `fits:`."""
+    """Fields of a query, even after a `-` or a parenthesis, and engines after `fits:`."""
     from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, HAS_FIELDS, NUMBER_FIELDS, TEXT_FIELDS
 
     body = typed.lstrip("-(")
@@ -141,11 +141,11 @@ def search_orders(ctx: click.Context, typed: str) -> list[str]:
 
 
 def _beginning(typed: str, words: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(word for word in words if word.startswith(typed)))[:_MANY]
+    return list(dict.fromkeys(word for word in words if word.startswith(typed)))[:_MAX_CANDIDATES]
 
 
 def _ask(ctx: click.Context, fetch: Callable[[Registry], list[str]]) -> list[str]:
-    """The registry's answer; empty if it is too late, or if there is no registry."""
+    """The registry's answer; empty if the registry takes too long, or if there is none."""
     from adaptry.core.settings import is_server
     from adaptry.storage.connect import connect
     from adaptry_cli.connection import settings_for

@@ -10,7 +10,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
 from adaptry.bases.quantised.name_hints import parse_quantisation_hint
 from adaptry.core.errors import CheckFailed, Unsupported
-from adaptry_cli.out import format_count, format_size
+from adaptry_cli.output import format_count, format_size
 
 _AS_LORA = {
     "itself": "it is one",
@@ -23,7 +23,9 @@ _BF16 = 2  # bytes
 
 
 def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tuple[str, str]]:
-    """`name, text` pairs: its costs and possible uses. `base_parameters`: None if unknown."""
+    """The costs and possible uses of an adapter, as (name, text) pairs. `base_parameters` is None if
+    unknown.
+    """
     spec = adapter.spec
     if spec.virtual_tokens is not None:
         where = f"in {format_count(len(spec.modules), 'layer')}" if spec.modules else "before every input"
@@ -44,7 +46,7 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
 
 
 def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, object]:
-    """The same for programs."""
+    """Like `facts_of_use`, as JSON for programs."""
     spec, reason = adapter.spec, why_not_merged(adapter)
     method = METHODS.get(spec.method)
     return {
@@ -73,7 +75,7 @@ def trained_parameters(adapter: Adapter) -> int:
 
 
 def method_title(name: str) -> str:
-    """`LoHa`; of a method that is not known here, its name."""
+    """A method's title, such as `LoHa`; for an unknown method, its name."""
     method = METHODS.get(name)
     return method.title if method else name
 
@@ -84,13 +86,13 @@ def as_lora(method: Method) -> str:
 
 
 def method_row(method: Method) -> tuple[str, str, str, str]:
-    """A method's title, peft_type, merging and LoRA, as a table of methods has them."""
+    """A row of the table of methods: title, peft_type, and whether it can be merged or written as a LoRA."""
     merged = method.tolerance if method.is_mergeable else f"no: {method.unmergeable_hint}"
     return method.title, method.name.upper(), merged, as_lora(method)
 
 
 def lora_text(adapter: Adapter) -> str:
-    """The same of one adapter, with the ranks the LoRA would have."""
+    """Whether one adapter can be written as a LoRA, with the ranks that the LoRA would have."""
     method = METHODS.get(adapter.spec.method)
     if method is None:
         return "not known"
@@ -102,7 +104,9 @@ def lora_text(adapter: Adapter) -> str:
 
 
 def merge_text(adapter: Adapter) -> str:
-    """Whether it can be merged into its base's weights, and how near to its own library; else why not."""
+    """Whether an adapter can be merged into its base's weights, and how close the result is to that of its
+    own library; otherwise the reason.
+    """
     if reason := why_not_merged(adapter):
         return f"no: {reason}"
     word = parse_quantisation_hint(adapter.config.base_name)

@@ -16,8 +16,8 @@ from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import escape_controls, format_count, json_option, print_err, print_json, progress
-from adaptry_cli.several import error_json, for_each, source_text
+from adaptry_cli.multiple_adapters import error_json, for_each, source_text
+from adaptry_cli.output import escape_controls, format_count, json_option, print_err, print_json, progress
 from adaptry_cli.tables import print_wrapped
 from adaptry_cli.verdicts import verdict_text
 from adaptry_cli.version_text import findings_text

@@ -27,7 +27,7 @@ from adaptry_cli.derive_output import (
     with_recipe_output,
 )
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_number,
     format_size,
@@ -184,7 +184,7 @@ def parse_recipe(file: Path | None, options: dict[str, Any]) -> CombineRecipe:
 
 
 def _print_plan(plan: CombinePlan, as_json: bool) -> None:
-    """Kinds of modules with their inputs, method and ranks; memory, time and size in all."""
+    """Prints each kind of module with its inputs, method and ranks, and the total memory, time and size."""
     from adaptry.compute.combining.costs import estimate_seconds
 
     rows = [
@@ -227,7 +227,9 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
 
 
 def _grouped_rows(plan: CombinePlan) -> list[tuple[str, ...]]:
-    """A row for each kind of module: `32 × model.layers.N.self_attn.q_proj`, as far as all else is equal."""
+    """A row for each kind of module, such as `32 × model.layers.N.self_attn.q_proj`; modules share a row only
+    if everything else is equal.
+    """
     from adaptry.checks.finding_text import fold_layer_numbers
 
     groups: dict[tuple[str, ...], list[str]] = {}

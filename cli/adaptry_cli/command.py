@@ -30,7 +30,7 @@ class Command(click.Command):
         except (KeyboardInterrupt, click.Abort):
             from adaptry_cli.exit_codes import INTERRUPTED
             from adaptry_cli.interruption import interruption_text
-            from adaptry_cli.out import print_err
+            from adaptry_cli.output import print_err
 
             print_err(interruption_text(command_path(ctx), ctx.params))
             ctx.exit(INTERRUPTED)
@@ -52,7 +52,7 @@ class Group(click.Group):
         return encodable(super().get_help(ctx), sys.stdout)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each command with its whole first sentence, wrapped: click's own list would cut it."""
+        """Lists each command with its whole first sentence, wrapped; click's own list would cut it."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, each.get_short_help_str(500)) for name, each in commands if each])
@@ -76,17 +76,17 @@ class Group(click.Group):
 
 
 def command(name: str | None = None, cls: type[Command] = Command, **options: Any) -> Callable[..., Command]:
-    """As `click.command`. (`Any`: click's options.)"""
+    """Like `click.command`. (`Any`: click's options.)"""
     return click.command(name, cls=cls, **options)
 
 
 def group(name: str | None = None, **options: Any) -> Callable[..., Group]:
-    """As `click.group`. (`Any`: click's options.)"""
+    """Like `click.group`. (`Any`: click's options.)"""
     return click.group(name, cls=Group, **options)
 
 
 def command_path(ctx: click.Context) -> str:
-    """`alias set`: a command's name without the program's."""
+    """A command's name without the program's, such as `alias set`."""
     words: list[str] = []
     while ctx.parent is not None:
         words.insert(0, ctx.info_name or "")

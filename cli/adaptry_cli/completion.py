@@ -9,7 +9,7 @@ from click.shell_completion import FishComplete, ShellComplete, ZshComplete, add
 
 from adaptry_cli.bash_completion import LineBashComplete
 from adaptry_cli.command import command
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 _INSTALLED_BY = {
     "bash": 'add to ~/.bashrc:  eval "$(adaptry completion bash)"',

@@ -22,7 +22,7 @@ from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.gc_pause import paused_garbage_collection
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 if TYPE_CHECKING:
     from adaptry.adapters.inspection.process import InspectionProcess
@@ -45,8 +45,8 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that lists or pulls: the registry in a folder is a `LazyRegistry`.
-    (`Any`: each command has its arguments.)
+    """Like `registry_option`, for a command that lists or pulls: the registry in a folder is a
+    `LazyRegistry`. (`Any`: each command has its arguments.)
     """
 
     @_where
@@ -58,7 +58,7 @@ def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that creates a missing registry, except with `--dry-run`. (`Any`:
+    """Like `registry_option`, for a command that creates a missing registry, except with `--dry-run`. (`Any`:
     each command has its arguments.)
     """
 
@@ -89,7 +89,7 @@ def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that frees space: without `--dry-run`, it also works on a full
+    """Like `registry_option`, for a command that frees space: without `--dry-run`, it also works on a full
     disk. (`Any`: each command has its arguments.)
     """
 
@@ -102,7 +102,7 @@ def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that may need no registry: passes `connected`, which opens it.
+    """Like `registry_option`, for a command that may need no registry: passes `connected`, which opens it.
     (`Any`: each command has its arguments.)
     """
 
@@ -130,9 +130,9 @@ def suggest_names(opened: RegistryOpener, arguments: Mapping[str, object]) -> It
     try:
         yield
     except NotFound as error:
-        from adaptry.operations.near_names import near_name
+        from adaptry.operations.name_suggestions import suggestion_for
 
-        if not (hint := near_name(opened, arguments, error.message)):
+        if not (hint := suggestion_for(opened, arguments, error.message)):
             raise
         raise type(error)(error.message + hint) from error
 

@@ -12,7 +12,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, output_options, require_destination
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_err, progress
+from adaptry_cli.output import json_option, print_err, progress
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
 from adaptry_cli.warnings import warn
 

@@ -13,7 +13,7 @@ from adaptry_cli.arguments import NAME, REF, require_usage, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, progress
+from adaptry_cli.output import json_option, progress
 from adaptry_cli.push import print_pushed
 from adaptry_cli.warnings import print_state_warning
 

@@ -11,7 +11,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import NAME, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import cleanup_registry_option
-from adaptry_cli.out import format_count, json_option, print_answer
+from adaptry_cli.output import format_count, json_option, print_answer
 
 
 @command()

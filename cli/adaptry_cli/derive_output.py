@@ -24,7 +24,7 @@ from adaptry_cli.arguments import (
     validate_options,
 )
 from adaptry_cli.connection import RegistryOpener, connect_to, suggest_names
-from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_share, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget
     """The target, with the recipe's output if the command names none."""
     if target.destination is not None or output is None:
         return target
-    return _checked(replace(target, destination=_place(output)))
+    return _checked(replace(target, destination=_parse_output(output)))
 
 
 def open_named_parent(
@@ -132,8 +132,9 @@ def require_destination(target: OutputTarget) -> None:
 
 
 def write_result(lazy_adapter: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
-    """Computes the adapter and writes it to its destination. Raises what `derived_output.write_result`
-    raises."""
+    """Computes the adapter and writes it to its destination. Raises the errors of
+    `derived_output.write_result`.
+    """
     from adaptry.operations import derived_output
 
     if target.destination is None:
@@ -209,7 +210,7 @@ def _target(
         force_reason=reason,
         alias=parse_alias(alias) if alias else None,
     )
-    target = OutputTarget(_place(output) if output else None, options, force)
+    target = OutputTarget(_parse_output(output) if output else None, options, force)
     return _checked(target) if output else target
 
 
@@ -227,7 +228,7 @@ def _checked(target: OutputTarget) -> OutputTarget:
     return target
 
 
-def _place(output: str) -> Path | AdapterName:
+def _parse_output(output: str) -> Path | AdapterName:
     if is_folder_path(output):
         return Path(output).expanduser()
     if "/" not in output:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry_cli.oauth_client import error_of, post
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _CLIENT = "adaptry"
-_SHORTEST, _LONGEST = 1.0, 900.0
+_MIN_INTERVAL, _MAX_INTERVAL = 1.0, 900.0
 _NO_SUCH_ROUTE = (404, 405, 501)
 
 
@@ -37,7 +37,7 @@ def begin_sign_in(server: str, ca_bundle: str | None, proxy: str | None) -> Pend
         raise Unavailable(f"{server} cannot sign in a program now: {error_of(status, begun)}")
     print_err(f"open {page} in a browser, and approve the code {user_code}")
     print_err("(to enter a token instead, run: adaptry login --with-token)")
-    return PendingSignIn(code, _seconds(begun, "interval", 5), _seconds(begun, "expires_in", _LONGEST))
+    return PendingSignIn(code, _seconds(begun, "interval", 5), _seconds(begun, "expires_in", _MAX_INTERVAL))
 
 
 def wait_for_token(server: str, begun: PendingSignIn, ca_bundle: str | None, proxy: str | None) -> str:
@@ -48,7 +48,7 @@ def wait_for_token(server: str, begun: PendingSignIn, ca_bundle: str | None, pro
     interval, end = begun.interval, time.monotonic() + begun.expires_in
     body = {"grant_type": _GRANT, "device_code": begun.device_code, "client_id": _CLIENT}
     while time.monotonic() < end:
-        time.sleep(max(_SHORTEST, interval))
+        time.sleep(max(_MIN_INTERVAL, interval))
         try:
             status, answer = post(f"{server}/oauth/token", body, ca_bundle, proxy)
         except Unavailable:  # perhaps for a moment; RFC 8628 §3.5
@@ -65,4 +65,4 @@ def wait_for_token(server: str, begun: PendingSignIn, ca_bundle: str | None, pro
 def _seconds(answer: Mapping[str, Any], name: str, default: float) -> float:
     """(`Any`: JSON.)"""
     found = answer.get(name, default)
-    return min(float(found), _LONGEST) if isinstance(found, int | float) and found > 0 else default
+    return min(float(found), _MAX_INTERVAL) if isinstance(found, int | float) and found > 0 else default

@@ -11,7 +11,7 @@ from adaptry_cli.arguments import SOURCE, Source, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     json_option,
     print_err,

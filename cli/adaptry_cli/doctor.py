@@ -32,11 +32,11 @@ from adaptry.storage.maintenance.case_conflicts import find_case_conflicts
 from adaptry_cli.command import command
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, format_size, json_option, print_json
+from adaptry_cli.output import format_count, format_size, json_option, print_json
 from adaptry_cli.tables import print_facts
 
-_LITTLE = 1 << 30  # bytes free under which a push of any size may fail
-_SLOW = 0.25  # seconds for a flush to disk; a push needs a few
+_MIN_FREE = 1 << 30  # bytes free under which a push of any size may fail
+_SLOW_FLUSH_SECONDS = 0.25  # seconds for a flush to disk; a push needs a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +82,21 @@ def _python() -> DoctorResult:
 
 def _registry(settings: AdaptrySettings) -> Iterator[DoctorResult]:
     if settings.registry and is_server(settings.registry):
-        yield _tried("server", lambda: _server(settings))
+        yield _run_check("server", lambda: _server(settings))
         return
     folder = resolve_folder(settings.registry) if settings.registry else data_folder()
     if settings.catalog is None and catalog_of(folder) is None:
         yield _sqlite()
-    yield _tried("folder", lambda: _folder(folder))
-    yield _space(folder)
+    yield _run_check("folder", lambda: _folder(folder))
+    yield _disk_space(folder)
     yield from _bucket(folder, settings.blobs)
-    yield _tried("registry", lambda: _embedded(folder, settings.catalog))
+    yield _run_check("registry", lambda: _embedded(folder, settings.catalog))
     yield from _decisions(folder, settings.catalog)
     if is_registry(folder):
-        yield _tried("damage", lambda: _damage(folder, settings.catalog))
+        yield _run_check("damage", lambda: _damage(folder, settings.catalog))
 
 
-def _tried(what: str, look: Callable[[], DoctorResult]) -> DoctorResult:
+def _run_check(what: str, look: Callable[[], DoctorResult]) -> DoctorResult:
     try:
         return look()
     except AdaptryError as error:
@@ -141,17 +141,17 @@ def _folder(folder: Path) -> DoctorResult:
     found = f"{folder} is writable; a flush to disk takes {took * 1000:.1f} ms"
     if place != folder:
         found = f"{folder} does not exist yet and can be created; a flush to disk takes {took * 1000:.1f} ms"
-    if took > _SLOW:
+    if took > _SLOW_FLUSH_SECONDS:
         return DoctorResult(
             "folder", "warns", found, "the disk is slow (a network disk?): use a local disk for SQLite"
         )
     return DoctorResult("folder", "ok", found)
 
 
-def _space(folder: Path) -> DoctorResult:
+def _disk_space(folder: Path) -> DoctorResult:
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    if free < _LITTLE:
+    if free < _MIN_FREE:
         return DoctorResult(
             "space",
             "warns",
@@ -162,8 +162,9 @@ def _space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """If the registry's files are in a bucket: whether it can be used, and which features its server
-    lacks."""
+    """Checks the bucket, if the registry's files are in one: whether it can be used, and which features its
+    server lacks.
+    """
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:
@@ -206,7 +207,7 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
 
 
 def _damage(folder: Path, catalog: str | None) -> DoctorResult:
-    """What `adaptry verify` found before; nothing is read again."""
+    """Reports the damage that `adaptry verify` found earlier; nothing is read again."""
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         known = registry.known_damage()
     if not known.files:
@@ -219,7 +220,9 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
 
 
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
-    """Opening it checks the database's own settings (synchronous commits, …) and brings it up to date."""
+    """Opens the embedded registry, which checks the settings of its database (synchronous commits, …) and
+    updates its schema.
+    """
     if not is_registry(folder):
         return DoctorResult("registry", "ok", f"none in {folder} yet; the first push creates it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:

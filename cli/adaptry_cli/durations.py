@@ -11,7 +11,7 @@ import click
 from adaptry.core.errors import Invalid
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LONGEST = 3650 * 86_400
+_MAX_SECONDS = 3650 * 86_400
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
@@ -27,9 +27,9 @@ DURATION = _Duration()
 
 
 def parse_duration(text: str) -> timedelta:
-    """Raises `Invalid`."""
+    """Parses a duration such as `24h`. Raises `Invalid`."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
     seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else 0
-    if not match or (seconds and not match[2]) or seconds > _LONGEST:
+    if not match or (seconds and not match[2]) or seconds > _MAX_SECONDS:
         raise Invalid(f"not a duration: {text[:40]!r} (write 90s, 30m, 24h, 7d, or 0; at most ten years)")
     return timedelta(seconds=seconds)

@@ -17,7 +17,7 @@ from adaptry_cli.adapter_options import (
 from adaptry_cli.arguments import NAME, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option
+from adaptry_cli.output import json_option
 
 
 @command()

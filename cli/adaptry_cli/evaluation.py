@@ -17,7 +17,7 @@ from adaptry_cli.arguments import FOLDER, REF, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 
 @command("eval")
@@ -143,8 +143,8 @@ def eval_(
 
 
 def _place_of(registry: Registry, version: VersionInfo, base: str | None, *, is_needed: bool) -> str | None:
-    """Where lm-eval finds the base: the folder that was passed, or one on this machine that has the version's
-    base. If it is needed now, stored weights are fetched.
+    """The location where lm-eval finds the base: the folder that was passed, or one on this machine that has
+    the version's base. If it is needed now, stored weights are fetched.
     """
     from adaptry.core.errors import NotFound
     from adaptry.operations.base_registry import folders_of, open_base

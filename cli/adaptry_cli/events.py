@@ -14,11 +14,11 @@ from adaptry.registry.records import Event
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_json_line, print_out
+from adaptry_cli.output import json_option, print_json_line, print_out
 from adaptry_cli.times import format_exact
 from adaptry_cli.version_text import detail_text
 
-_AT_ONCE = 200
+_BATCH = 200
 
 
 @command()
@@ -63,7 +63,7 @@ def events(
 
 def _so_far(events: Events, after: int, adapters: tuple[str, ...]) -> Iterator[Event]:
     while True:
-        news = events.read(after, _AT_ONCE, adapters=adapters)
+        news = events.read(after, _BATCH, adapters=adapters)
         yield from news.items
         if news.seq <= after:
             return

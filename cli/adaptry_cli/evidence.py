@@ -13,7 +13,7 @@ from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber, limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_count,
     format_number,

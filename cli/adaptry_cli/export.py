@@ -15,7 +15,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, settings_for
 from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_share,
     json_option,
@@ -201,7 +201,7 @@ def _push(
     subject: str | None,
     as_json: bool,
 ) -> None:
-    """Repaired if a runtime is given, and pushed as an OCI artifact."""
+    """Repairs the adapter if a runtime is given, and pushes it as an OCI artifact."""
     from adaptry.compute.exporting.artifact_layout import build_artifact
     from adaptry.compute.exporting.export import prepare_export
     from adaptry.compute.exporting.oci.reference import OciReference

@@ -20,7 +20,7 @@ from adaptry_cli.derive_output import (
     write_result,
 )
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_share, json_option, print_err, print_json, progress
+from adaptry_cli.output import format_share, json_option, print_err, print_json, progress
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import HfCheckpoint

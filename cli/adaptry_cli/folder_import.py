@@ -13,14 +13,14 @@ from adaptry.operations.folder_scan import FolderScan, scan_folder
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import base_source
 from adaptry_cli.folder_inspection import error_text, json_of_unsearched, print_unsearched, relative_text
-from adaptry_cli.out import format_count, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, print_err, print_json, print_out, progress
 from adaptry_cli.tables import print_table
 
 
 def import_from_folder(
     registry: Registry, folder: Path, namespace: str, base: str | None, dry_run: bool, as_json: bool
 ) -> int:
-    """Imports the adapters, and prints each result; returns how many failed."""
+    """Imports the adapters, and prints each result. Returns how many failed."""
     scan = scan_folder(folder)
     plan = plan_import(scan, namespace)
     results: list[VersionImport] = []

@@ -13,11 +13,11 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import folder_argument
 from adaptry.operations.folder_scan import GGUF, FolderScan, ScannedAdapter, scan_folder
 from adaptry_cli.capabilities import method_title
-from adaptry_cli.out import format_count, format_size, print_err, print_json
+from adaptry_cli.output import format_count, format_size, print_err, print_json
 from adaptry_cli.tables import print_table
 
 _COLUMNS = ("adapter", "format", "method", "rank", "targets", "parameters", "size", "base", "notes")
-_MANY = 10
+_MAX_LISTED = 10
 
 
 def inspect_tree(root: Path, as_json: bool) -> int | None:
@@ -66,10 +66,10 @@ def error_text(path: Path, error: AdaptryError) -> str:
 
 def print_unsearched(folders: Sequence[UnsearchedFolder]) -> None:
     """Names the folders of a tree that were not searched; of many, the first ones."""
-    for folder in folders[:_MANY]:
+    for folder in folders[:_MAX_LISTED]:
         print_err(f"not searched: {folder.path} ({folder.reason})")
-    if len(folders) > _MANY:
-        print_err(f"not searched: {len(folders) - _MANY:,} more; --json lists them")
+    if len(folders) > _MAX_LISTED:
+        print_err(f"not searched: {len(folders) - _MAX_LISTED:,} more; --json lists them")
 
 
 def relative_text(root: Path, path: Path) -> str:
@@ -96,7 +96,7 @@ def _row(root: Path, adapter: ScannedAdapter) -> tuple[str, ...]:
 
 def _targets_text(adapter: ScannedAdapter) -> str:
     """The targets; the number of modules if there are many, as kohya's names contain the layers."""
-    if adapter.format == "kohya" or len(adapter.targets) > _MANY:
+    if adapter.format == "kohya" or len(adapter.targets) > _MAX_LISTED:
         return format_count(adapter.modules, "module")
     return ", ".join(adapter.targets)
 

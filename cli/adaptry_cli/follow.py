@@ -25,7 +25,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.follow_servers import describe_gap, open_monitor, open_proxy
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime

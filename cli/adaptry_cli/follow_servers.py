@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 
 
 def describe_gap(engine: Engine) -> str:
-    """How `engine` treats requests while an alias moves, and how to avoid a gap."""
+    """Describes how `engine` treats requests while an alias moves, and how to avoid a gap."""
     gap = f"while an alias moves, {engine.name} has a gap: a request for it {engine.gap}"
     return f"{gap}; --proxy HOST:PORT avoids that" if engine.can_be_proxied else gap
 

@@ -12,7 +12,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import cleanup_registry_option
 from adaptry_cli.durations import DURATION
-from adaptry_cli.out import format_count, format_size, json_option, print_answer, progress
+from adaptry_cli.output import format_count, format_size, json_option, print_answer, progress
 
 
 @command()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_garbage_collection() -> Iterator[None]:
-    """For a block that mostly imports: no collection runs during it. If it has imported anything, later
+    """Pauses garbage collection during a block that mostly imports. If the block has imported anything, later
     collections skip all objects that exist at its end (`gc.freeze`).
     """
     if not gc.isenabled():

@@ -10,7 +10,7 @@ from adaptry_cli.administration import administered_registry, print_grants, subj
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber, limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.renamed_option import RenamedOption
 
 

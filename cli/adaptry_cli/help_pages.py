@@ -27,5 +27,5 @@ _PAGES: Mapping[str, str] = {
 
 
 def page_of(path: str) -> str:
-    """The page about a command, in the project's folder."""
+    """The path of the page about a command in the project's folder."""
     return f"docs/{_PAGES.get(path.split()[0], 'cli')}.md"

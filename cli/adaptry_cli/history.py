@@ -10,7 +10,7 @@ from adaptry_cli.arguments import NAME
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_json
+from adaptry_cli.output import collect_pages, json_option, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.version_text import detail_text

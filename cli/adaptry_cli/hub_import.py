@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
-from adaptry_cli.out import format_count, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.operations.hf_import.bulk_import import ImportResult, ImportSelection
@@ -82,7 +82,7 @@ def _print_outcome(done: ImportResult) -> None:
 
 
 def _shown(done: ImportResult) -> dict[str, object]:
-    """For programs: the repository and commit, the adapter, and the outcome."""
+    """The result as JSON for programs: the repository and commit, the adapter, and the outcome."""
     version = done.imported.pushed.version if done.imported else None
     return {
         "repository": done.candidate.ref.repository,

@@ -19,8 +19,8 @@ from adaptry_cli.capabilities import facts_of_use, json_of_use, method_title
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json
-from adaptry_cli.several import error_json, for_each, source_text
+from adaptry_cli.multiple_adapters import error_json, for_each, source_text
+from adaptry_cli.output import json_option, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
@@ -105,7 +105,9 @@ def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_js
 
 
 def _spec_or_scan(connected: RegistryOpener, source: Source) -> Spec | FolderScan:
-    """An adapter's spec, or the adapters below a folder that is not one. Raises as `open_input`."""
+    """An adapter's spec, or the adapters below a folder that is not one. Raises the errors of
+    `open_input`.
+    """
     try:
         return open_input(connected, source).adapter.spec
     except (NotFound, Unsupported):

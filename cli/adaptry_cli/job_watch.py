@@ -10,19 +10,19 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobInfo
-from adaptry_cli.out import format_size, print_err, print_json_line, print_out
+from adaptry_cli.output import format_size, print_err, print_json_line, print_out
 from adaptry_cli.tables import lay_out, table_lines, terminal_width
 from adaptry_cli.times import format_when
 
 JOB_COLUMNS = ("job", "kind", "state", "progress", "namespace", "by", "submitted")
 JOB_CUT = ("by",)
 JOB_DROP = ("by", "namespace", "submitted", "kind")
-_MOST = 200
+_MAX_JOBS = 200
 _UP_AND_CLEAR = "\x1b[{lines}A\x1b[J"
 
 
 def job_row(job: JobInfo) -> tuple[str, ...]:
-    """A job in the order of `JOB_COLUMNS`."""
+    """A job's cells, in the order of `JOB_COLUMNS`."""
     return (
         job.id,
         job.kind,
@@ -45,8 +45,8 @@ def watched_jobs(registry: Registry, ids: Sequence[str]) -> tuple[JobInfo, ...]:
     """The named jobs, or all that are queued or running, newest first."""
     if ids:
         return tuple(registry.jobs.get(id) for id in ids)
-    running = registry.jobs.list("running", None, _MOST).items
-    return (*registry.jobs.list("queued", None, _MOST).items, *running)
+    running = registry.jobs.list("running", None, _MAX_JOBS).items
+    return (*registry.jobs.list("queued", None, _MAX_JOBS).items, *running)
 
 
 def watch(
@@ -114,5 +114,5 @@ def _table(jobs: Sequence[JobInfo]) -> Iterator[str]:
 
 
 def seconds_between(seconds: float) -> Callable[[], None]:
-    """A pause between two looks."""
+    """The number of seconds between two requests."""
     return lambda: time.sleep(seconds)

@@ -26,7 +26,7 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.job_watch import JOB_COLUMNS, JOB_CUT, JOB_DROP, job_row, progress_text, seconds_between
 from adaptry_cli.job_watch import watch as watch_jobs
 from adaptry_cli.number_options import DecimalNumber, WholeNumber, limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_size,
     json_option,
@@ -40,7 +40,7 @@ from adaptry_cli.out import (
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 
-_LOOK = 0.5  # seconds between two requests about a job that is waited for
+_POLL_INTERVAL = 0.5  # seconds between two requests about a job that is waited for
 _LINES = 200
 
 
@@ -265,7 +265,7 @@ def logs(registry: Registry, job: str, follow: bool, as_json: bool) -> None:
         log.print_new()
         if not follow or not found.is_open:
             return
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
 
 
 @jobs.command()
@@ -323,7 +323,7 @@ def _waits_for(jobs: Jobs, needs: JobNeeds) -> str:
 def _waited(registry: Registry, job: JobInfo) -> JobInfo:
     log = _Log(registry, job.id, lambda line: print_err(f"{line.step}: {line.text}"))
     while job.is_open:
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
         job = registry.jobs.get(job.id)
         log.print_new()
     return job
@@ -337,7 +337,7 @@ class _Log:
         self._job = job
         self._line = line
         self._page: str | None = None
-        self._printed = 0  # lines of that page
+        self._printed = 0  # the number of lines of that page
 
     def print_new(self) -> None:
         while True:

@@ -13,7 +13,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_err, print_json, print_lines
+from adaptry_cli.output import json_option, print_err, print_json, print_lines
 from adaptry_cli.renamed_option import RenamedOption
 
 

@@ -16,7 +16,7 @@ from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json, print_lines, print_out
+from adaptry_cli.output import json_option, print_err, print_json, print_lines, print_out
 
 DEFAULT = Path("adaptry.lock")
 
@@ -69,7 +69,7 @@ def lock(
 
 
 def read_lock(file: Path) -> LockFile:
-    """Raises `NotFound`, `Invalid`, `ProtocolMismatch`."""
+    """Reads a lock file. Raises `NotFound`, `Invalid`, `ProtocolMismatch`."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:

@@ -13,10 +13,10 @@ from adaptry.core.errors import Invalid, Unavailable
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.command import command
 from adaptry_cli.connection import require_server, settings_for
-from adaptry_cli.out import json_option, print_err, print_json, print_out
+from adaptry_cli.output import json_option, print_err, print_json, print_out
 from adaptry_cli.whoami import server_identity
 
-_WHOLE = 4096  # characters of a token, and more
+_WHOLE = 4096  # more characters than any token has
 
 
 @command()

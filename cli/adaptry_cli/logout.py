@@ -8,7 +8,7 @@ from adaptry.core import credentials
 from adaptry.core.errors import NotFound
 from adaptry_cli.command import command
 from adaptry_cli.connection import require_server
-from adaptry_cli.out import json_option, print_done
+from adaptry_cli.output import json_option, print_done
 
 
 @command()

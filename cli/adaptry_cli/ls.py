@@ -12,7 +12,7 @@ from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
 from adaptry_cli.connection import reading_registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -75,7 +75,7 @@ def _list_adapters(
     is_by_name = not as_json and order in (None, "name") and not reverse
 
     def page(cursor: str | None, count: int) -> Page[AdapterInfo] | ListedPage:
-        listed = registry.list_quickly(namespace, cursor, count) if is_by_name else None
+        listed = registry.try_list(namespace, cursor, count) if is_by_name else None
         if listed is not None:
             return listed
         return registry.adapters.list(namespace, cursor, count, sort=order or "name", reverse=reverse)

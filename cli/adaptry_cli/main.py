@@ -311,17 +311,17 @@ def _describe_outside_problem(error: Exception) -> str | None:
     return None
 
 
-_LONGEST_WORD = 4096  # PATH_MAX of Linux
+_MAX_WORD = 4096  # PATH_MAX of Linux
 _UNUSABLE_PATHS = frozenset([errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP])
 
 
 def _print_error(sentence: str) -> None:
     """Prints the error; words that no name or path can be as long as are cut."""
-    from adaptry_cli.out import print_err
+    from adaptry_cli.output import print_err
 
-    if len(sentence) > _LONGEST_WORD:
+    if len(sentence) > _MAX_WORD:
         sentence = " ".join(
-            word if len(word) <= _LONGEST_WORD else f"{word[:100]}…" for word in sentence.split(" ")
+            word if len(word) <= _MAX_WORD else f"{word[:100]}…" for word in sentence.split(" ")
         )
     with contextlib.suppress(OSError):  # the disk may be full for messages too
         print_err(f"error: {sentence}")

@@ -12,7 +12,7 @@ from adaptry_cli.administration import administered_registry, subject, subject_o
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
 
@@ -34,8 +34,8 @@ def ls(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
     """List a namespace's members, and the user who is accountable for it."""
     last: list[NamespaceMembers] = []
 
-    def fetch(cursor: str | None, most: int) -> Page[GrantInfo]:
-        page = registry.grants.members(namespace, cursor, most)
+    def fetch(cursor: str | None, maximum: int) -> Page[GrantInfo]:
+        page = registry.grants.members(namespace, cursor, maximum)
         last[:] = [page]
         return Page(items=page.members, next=page.next)
 

@@ -12,7 +12,15 @@ from adaptry_cli.arguments import BASE, DTYPE, INPUT, METHOD, parse_named, parse
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import (
+    format_count,
+    format_size,
+    json_option,
+    print_err,
+    print_json,
+    print_out,
+    progress,
+)
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import print_table
 from adaptry_cli.warnings import warn

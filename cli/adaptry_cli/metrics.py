@@ -9,7 +9,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, parse_metrics
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import format_number, json_option, print_done, print_err, print_json
+from adaptry_cli.output import format_number, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

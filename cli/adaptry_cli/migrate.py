@@ -14,7 +14,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 _SQLITE = "sqlite:"
 
@@ -49,7 +49,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
     catalog is read-only. Stop the server first; it must be started again before it can change anything.
     """
     if folder is None and url is None:
-        _bring_up_to_date(as_json)
+        _migrate_schema(as_json)
         return
     if folder is None or url is None:
         raise click.UsageError("pass --from and --to together")
@@ -73,7 +73,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         ctx.exit(NO)
 
 
-def _bring_up_to_date(as_json: bool) -> None:
+def _migrate_schema(as_json: bool) -> None:
     registry = connect_to(None, create_missing=True)
     require_usage(
         isinstance(registry, LocalRegistry),

@@ -21,9 +21,9 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, creating_registry_option, settings_for
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
-_PAUSE = 5.0
+_RETRY_DELAY = 5.0
 """Seconds before a registry that did not answer is tried again."""
 
 
@@ -115,7 +115,9 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
 def _round(
     there: Registry, here: Registry, choice: MirrorSelection, as_json: bool, *, forgiving: bool
 ) -> bool:
-    """Whether something was refused. With `forgiving`, a registry that did not answer is only a message."""
+    """Copies one round; returns whether anything was refused. With `forgiving`, only prints a message if a
+    registry does not answer.
+    """
     try:
         require_distinct(there.events, here.events)
         with progress() as bars:
@@ -139,7 +141,7 @@ def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: b
                     print_sync_result(followed, as_json)
         except Unavailable as error:
             print_err(f"will try again: {error.message}")
-        threading.Event().wait(_PAUSE)
+        threading.Event().wait(_RETRY_DELAY)
 
 
 def print_sync_result(followed: MirrorResult, as_json: bool) -> None:

@@ -12,19 +12,21 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
-    """A whole number from `least` to `most`, of at most 63 bits, like a database's. (`Any`: click's own.)"""
+    """A whole number from `minimum` to `maximum`, of at most 63 bits, like a database's. (`Any`:
+    click's own.)
+    """
 
-    def __init__(self, least: int | None = None, most: int | None = None) -> None:
-        self.least, self.most = least, most
-        self.name = _range_name(least, most)
+    def __init__(self, minimum: int | None = None, maximum: int | None = None) -> None:
+        self.minimum, self.maximum = minimum, maximum
+        self.name = _range_name(minimum, maximum)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             number = int(value)
         except ValueError:
             self.fail(f"{str(value)[:40]!r} is not a whole number", param, ctx)
-        if not _is_inside(number, self.least, self.most):
-            self.fail(f"{number} is not {_range_text(self.least, self.most)}", param, ctx)
+        if not _is_inside(number, self.minimum, self.maximum):
+            self.fail(f"{number} is not {_range_text(self.minimum, self.maximum)}", param, ctx)
         if number >= 1 << 63:
             self.fail(f"{number} is too large", param, ctx)
         return number
@@ -34,11 +36,11 @@ class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # subscriptable s
 
 
 class DecimalNumber(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A finite number from `least` to `most`. (`Any`: click's own.)"""
+    """A finite number from `minimum` to `maximum`. (`Any`: click's own.)"""
 
-    def __init__(self, least: float | None = None, most: float | None = None) -> None:
-        self.least, self.most = least, most
-        self.name = _range_name(least, most)
+    def __init__(self, minimum: float | None = None, maximum: float | None = None) -> None:
+        self.minimum, self.maximum = minimum, maximum
+        self.name = _range_name(minimum, maximum)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
@@ -47,32 +49,32 @@ class DecimalNumber(click.ParamType):  # type: ignore[type-arg]  # as above
             number = math.nan
         if not math.isfinite(number):
             self.fail(f"{str(value)[:40]!r} is not a number", param, ctx)
-        if not _is_inside(number, self.least, self.most):
-            self.fail(f"{number:g} is not {_range_text(self.least, self.most)}", param, ctx)
+        if not _is_inside(number, self.minimum, self.maximum):
+            self.fail(f"{number:g} is not {_range_text(self.minimum, self.maximum)}", param, ctx)
         return number
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return self.name
 
 
-def _range_name(least: float | None, most: float | None) -> str:
+def _range_name(minimum: float | None, maximum: float | None) -> str:
     return (
         "N"
-        if least is None or most is None
-        else f"{least:g}-{most:g}"
-        if most < 1e6
-        else f"{least:g}-{most:.0f}"
+        if minimum is None or maximum is None
+        else f"{minimum:g}-{maximum:g}"
+        if maximum < 1e6
+        else f"{minimum:g}-{maximum:.0f}"
     )
 
 
-def _range_text(least: float | None, most: float | None) -> str:
-    if least is not None and most is not None:
-        return f"from {least:g} to {most:.10g}"
-    return f"{least:g} or more" if least is not None else f"{most:.10g} or less"
+def _range_text(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f"from {minimum:g} to {maximum:.10g}"
+    return f"{minimum:g} or more" if minimum is not None else f"{maximum:.10g} or less"
 
 
-def _is_inside(number: float, least: float | None, most: float | None) -> bool:
-    return (least is None or number >= least) and (most is None or number <= most)
+def _is_inside(number: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or number >= minimum) and (maximum is None or number <= maximum)
 
 
 def limit_option(command: Command) -> Command:

@@ -13,7 +13,7 @@ from adaptry.core.settings import is_server
 from adaptry_cli.arguments import REF
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, settings_for
-from adaptry_cli.out import print_err, print_out
+from adaptry_cli.output import print_err, print_out
 
 
 @command("open")

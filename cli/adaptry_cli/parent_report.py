@@ -22,7 +22,7 @@ from adaptry_cli.derive_output import (
     result_json,
     write_result,
 )
-from adaptry_cli.out import progress
+from adaptry_cli.output import progress
 from adaptry_cli.similarity_output import print_report
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ POINT_IN_TIME = _PointInTime()
 
 
 def _parse(text: str) -> datetime:
-    """In the reader's own zone, unless the text names one. Raises `Invalid`."""
+    """Parses a time, in the user's own time zone unless the text names one. Raises `Invalid`."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):

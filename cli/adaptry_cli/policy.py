@@ -14,7 +14,7 @@ from adaptry_cli.arguments import ALIAS, REF
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_lines
+from adaptry_cli.output import json_option, print_done, print_err, print_json, print_lines
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.warnings import warn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.core.gates.decision import PromotionDecision
     from adaptry.registry.policies import PolicyInfo
 
-_TRIED = 10
+_TESTED_VERSIONS = 10
 
 _alias_option = click.option(
     "--alias",
@@ -182,7 +182,7 @@ def rm(registry: Registry, scope: str, alias: str, as_json: bool) -> None:
 def _try_all(
     registry: Registry, ref: Ref, alias: str, text: str | None, condition: str | None, as_json: bool
 ) -> None:
-    versions = registry.versions.list(ref.name, None, _TRIED).items
+    versions = registry.versions.list(ref.name, None, _TESTED_VERSIONS).items
     usable = [one for one in versions if one.state in ("active", "deprecated")]
     decisions = [
         registry.policies.evaluate(ref.name, alias, one.digest, condition=condition, policy=text)

@@ -17,7 +17,7 @@ from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source, engine_key_opti
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
@@ -100,7 +100,7 @@ def probe(
 def _running(
     url: str, declared: Runtime | None, base_model: str | None, key: str | None
 ) -> EngineInfo | None:
-    """The engine's own report; None if options declare everything."""
+    """The engine's report about itself; None if the options declare everything."""
     from adaptry.integrations.engine_probe import probe_engine
 
     return None if declared and base_model else probe_engine(url, settings_for(None).ca_bundle, key)
@@ -112,7 +112,7 @@ def _base_model(running: EngineInfo | None) -> str:
 
 
 def _ask(kind: str) -> QueryLogprobs:
-    """Raises `Invalid` for an engine that is not supported."""
+    """The function that queries this kind of engine. Raises `Invalid` for an engine that is not supported."""
     from adaptry.integrations.engine_test.client import QUERY_BY_ENGINE
 
     if kind not in QUERY_BY_ENGINE:

@@ -13,7 +13,7 @@ from adaptry_cli.alias_move import expect_option, print_decision, print_move, pr
 from adaptry_cli.arguments import ALIAS, REF, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option
+from adaptry_cli.output import json_option
 
 
 @command()

@@ -14,7 +14,7 @@ from adaptry_cli.arguments import NAME, REF, require_usage
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber, limit_option
-from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_lines
+from adaptry_cli.output import collect_pages, format_count, json_option, print_err, print_json, print_lines
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -158,7 +158,7 @@ def _evidence_line(version: VersionFact, one: EvidenceFact) -> str:
 
 
 def _decision(registry: Registry, what: str) -> PromotionDecision:
-    """Raises `NotFound`, `Invalid`."""
+    """The decision with a number, or in a file. Raises `NotFound`, `Invalid`."""
     if what.isdigit():
         return registry.policies.promotion(int(what)).decision
     from adaptry.core.gates.replay import parse_record

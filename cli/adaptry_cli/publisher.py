@@ -11,7 +11,7 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.output import json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import format_when
 

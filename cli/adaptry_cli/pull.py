@@ -8,12 +8,12 @@ import click
 
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer as verbs
-from adaptry.operations.transfer.quick_pull import pull_quickly
+from adaptry.operations.transfer.quick_pull import try_fast_pull
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import reading_registry_option
-from adaptry_cli.out import json_option, print_answer, print_err, print_json, print_out, progress
+from adaptry_cli.output import json_option, print_answer, print_err, print_json, print_out, progress
 
 
 @command()
@@ -67,7 +67,7 @@ def pull(
     target = folder or Path(ref.name.name)
     if not as_json:
         with progress() as bars:
-            version = pull_quickly(registry, ref, target, bars)
+            version = try_fast_pull(registry, ref, target, bars)
         if version is not None:
             print_err(f"{version.label} {version.digest}")
             print_out(str(target))

@@ -19,7 +19,7 @@ from adaptry_cli.arguments import (
 )
 from adaptry_cli.command import command
 from adaptry_cli.connection import pushing_registry_option
-from adaptry_cli.out import json_option, print_answer, print_err, progress
+from adaptry_cli.output import json_option, print_answer, print_err, progress
 
 if TYPE_CHECKING:  # at run time, imported after the inspection of the weights has begun
     from adaptry.registry.records import PushOptions, PushResult

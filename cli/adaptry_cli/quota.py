@@ -14,14 +14,14 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_size, json_option, print_done, print_json
+from adaptry_cli.output import format_size, json_option, print_done, print_json
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import print_table
 
 _NO_LIMIT = "unlimited"
 
 
-class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+class _OrUnlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A parameter type that also accepts `unlimited`. (`Any`: click's own.)"""
 
     def __init__(self, limited: click.ParamType) -> None:  # type: ignore[type-arg]  # as above
@@ -75,10 +75,10 @@ def ls(registry: Registry, as_json: bool) -> None:
 
 @quota.command("set")
 @_subject_options
-@click.option("--bytes", "size", type=_Unlimited(SIZE), metavar="SIZE", help="Stored files, such as 500GB.")
-@click.option("--versions", type=_Unlimited(WholeNumber(0)), metavar="N", help="Versions of all adapters.")
-@click.option("--uploads", type=_Unlimited(WholeNumber(0)), metavar="N", help="Uploads open at once.")
-@click.option("--requests", type=_Unlimited(WholeNumber(1)), metavar="N", help="Requests per minute.")
+@click.option("--bytes", "size", type=_OrUnlimited(SIZE), metavar="SIZE", help="Stored files, such as 500GB.")
+@click.option("--versions", type=_OrUnlimited(WholeNumber(0)), metavar="N", help="Versions of all adapters.")
+@click.option("--uploads", type=_OrUnlimited(WholeNumber(0)), metavar="N", help="Uploads open at once.")
+@click.option("--requests", type=_OrUnlimited(WholeNumber(1)), metavar="N", help="Requests per minute.")
 @administered_registry
 @json_option
 def set_(
@@ -119,7 +119,9 @@ def rm(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None
     subject = _subject(name, is_principal)
     registry.quotas.remove(subject)
     print_done(
-        {"scope": subject.scope, "name": subject.name}, f"removed the limits of {_words(subject)}", as_json
+        {"scope": subject.scope, "name": subject.name},
+        f"removed the limits of {_subject_text(subject)}",
+        as_json,
     )
 
 
@@ -127,7 +129,7 @@ def _subject(name: str, is_principal: bool) -> QuotaSubject:
     return QuotaSubject("principal" if is_principal else "namespace", name)
 
 
-def _words(subject: QuotaSubject) -> str:
+def _subject_text(subject: QuotaSubject) -> str:
     return f"every {subject.scope}" if subject.name == EVERY else str(subject)
 
 
@@ -136,7 +138,7 @@ def _print(found: Iterable[QuotaInfo]) -> None:
         ("for", "bytes", "versions", "uploads", "requests/min"),
         (
             (
-                _words(QuotaSubject(one.scope, one.name)),
+                _subject_text(QuotaSubject(one.scope, one.name)),
                 _used(one, format_size(one.used_bytes + one.reserved_bytes), _size(one.bytes)),
                 _used(one, str(one.used_versions), _count(one.versions)),
                 _used(one, str(one.open_uploads), _count(one.uploads)),
@@ -149,7 +151,9 @@ def _print(found: Iterable[QuotaInfo]) -> None:
 
 
 def _used(quota: QuotaInfo, used: str, limit: str) -> str:
-    """`3 of 10`; only the limit for a quota of all names, since use is counted for each name."""
+    """Use and limit, such as `3 of 10`. For a quota of all names, only the limit, since use is counted for
+    each name.
+    """
     return limit if quota.name == EVERY else f"{used} of {limit}"
 
 

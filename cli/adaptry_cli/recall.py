@@ -16,12 +16,12 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import DecimalNumber
-from adaptry_cli.out import format_count, json_option, print_err, print_json
+from adaptry_cli.output import format_count, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.worker_text import format_silence
 
-_EVERY = 1.0
+_POLL_INTERVAL = 1.0
 
 
 @group()
@@ -56,7 +56,7 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
     found = recall_status(registry, ref)
     until = time.monotonic() + wait
     while found.is_recalled and not found.is_complete and time.monotonic() < until:
-        time.sleep(min(_EVERY, max(0.0, until - time.monotonic())))
+        time.sleep(min(_POLL_INTERVAL, max(0.0, until - time.monotonic())))
         found = recall_status(registry, ref)
     if as_json:
         print_json(found)
@@ -107,7 +107,7 @@ def _print_status(found: RecallStatus) -> None:
 
 
 def _workers(lines: Iterable[WorkerRecallStatus]) -> set[tuple[str, str]]:
-    """The workers of some lines, each once: it may have had the version under several names."""
+    """The distinct workers of some lines: a worker may have had the version under several names."""
     return {(one.owner, one.worker) for one in lines}
 
 

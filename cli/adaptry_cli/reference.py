@@ -36,7 +36,7 @@ commands set `PYDANTIC_DISABLE_PLUGINS` to `__all__`, unless you set it yourself
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page `docs/cli.md`."""
     root = click.Context(main, info_name="adaptry", help_option_names=["-h", "--help"])
     parts = [_HEAD, "## Exit codes\n", _exit_codes()]
     for section, commands in COMMANDS.items():

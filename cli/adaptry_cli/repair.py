@@ -8,7 +8,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import json_option, print_err, print_json, print_out, progress
 from adaptry_cli.verify import require_local
 
 

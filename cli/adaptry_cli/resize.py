@@ -13,7 +13,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options, require_destination
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_share, json_option, print_err, print_json, progress
+from adaptry_cli.output import format_share, json_option, print_err, print_json, progress
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
 from adaptry_cli.tables import print_table
 

@@ -16,7 +16,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_size,
     json_option,
@@ -32,7 +32,7 @@ _FORMS = (
 )
 
 
-class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+class _RefOrBackup(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A ref, or the path of a backup. (`Any`: click's own.)"""
 
     name = "ref|path"
@@ -56,7 +56,7 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 
 
 @command()
-@click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
+@click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_RefOrBackup(), required=False)
 @click.option("--reason", help="Why the version becomes active again; stored in its history.")
 @click.option(
     "--snapshot", metavar="NAME", help="Name of the backup in a backup folder. Default: the newest."

@@ -12,7 +12,7 @@ from adaptry_cli.alias_move import print_move
 from adaptry_cli.arguments import REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option
+from adaptry_cli.output import json_option
 
 
 @command()

@@ -16,7 +16,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.durations import DURATION
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_answer, print_err, print_json
+from adaptry_cli.output import json_option, print_answer, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adaptry.registry.interface import Registry
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import format_size, json_option, print_err, print_json
+from adaptry_cli.output import format_size, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

@@ -26,7 +26,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import WholeNumber, limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_count,
     format_size,
@@ -174,7 +174,7 @@ def compare_running(
 
 
 def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> EngineInfo:
-    """The running engine; declared values precede what the engine reports."""
+    """The running engine. Declared values take precedence over what the engine reports."""
     from adaptry.checks.runtimes import Runtime
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 

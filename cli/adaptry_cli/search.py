@@ -13,7 +13,7 @@ from adaptry_cli.arguments import QUERY, SEARCH_ORDER
 from adaptry_cli.command import Command, command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_err
+from adaptry_cli.output import collect_pages, json_option, print_err
 from adaptry_cli.version_table import print_versions
 
 QUERY_HELP = """\b
@@ -33,7 +33,7 @@ Terms of a query:
   A OR B, ( )          either; adjacent terms bind more tightly: a b OR c is (a b) OR c
 
 Without a state: term, active and deprecated versions are found; state:* finds all."""
-_EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # an option of one letter ends after it
+_EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # a short option ends after its letter
 _MARK = "\0"  # a character that arguments never contain
 
 

@@ -16,7 +16,7 @@ from adaptry.core.errors import MissingDependency
 from adaptry_cli.command import command
 from adaptry_cli.connection import folder_of
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_err, print_json_line, print_out
+from adaptry_cli.output import json_option, print_err, print_json_line, print_out
 from adaptry_cli.server_options import server_options
 from adaptry_cli.storage_options import storage_options
 from adaptry_cli.work import runner_process

@@ -21,7 +21,7 @@ from adaptry_cli.sizes import SIZE
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds them all. (`Any`: the arguments are each command's own.)"""
+    """Adds all of these options. (`Any`: each command has its own arguments.)"""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry, print_principals
 from adaptry_cli.command import group
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json
 
 
 @group("service-account")

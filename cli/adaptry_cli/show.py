@@ -18,7 +18,7 @@ from adaptry_cli.arguments import REF
 from adaptry_cli.base_names import with_base_names
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     json_option,
     print_err,
     print_json,
@@ -66,7 +66,7 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
 
 
 def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[RuntimeVerdict]:
-    """Each engine's verdict; none where a version's files are withheld or damaged."""
+    """Each engine's verdict; none if the version's files are withheld or damaged."""
     from adaptry.adapters.adapter import open_content
     from adaptry.checks.runtimes import check_all_runtimes
     from adaptry.operations.transfer.revision_content import RevisionContent

@@ -13,7 +13,7 @@ from adaptry_cli.base_names import base_title
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import format_count, format_number, json_option, print_err, print_json, progress
+from adaptry_cli.output import format_count, format_number, json_option, print_err, print_json, progress
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
 from adaptry_cli.warnings import warn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.core.display import format_decimal
-from adaptry_cli.out import format_count, print_err
+from adaptry_cli.output import format_count, print_err
 from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _OVER_ALL = "all modules"
 
 
 def print_distance(distance: AdapterDistance, top: int) -> None:
-    """Over all modules, then the farthest ones."""
+    """Prints the distance over all modules, then the modules that differ most."""
     over_all = (distance.distance, distance.cosine, distance.ratio)
     shared = (distance.conflict, distance.column_overlap, distance.row_overlap)
     rows = [(_OVER_ALL, *map(_text, over_all), "", *map(_text, shared))]
@@ -62,7 +62,7 @@ def _distance_row(module: ModuleDistance) -> tuple[str, ...]:
 
 
 def _text(value: float | None) -> str:
-    """Four decimals; empty if there is no value."""
+    """The number with four decimals; empty if there is no value."""
     return "" if value is None else format_decimal(value)
 
 

@@ -11,7 +11,7 @@ from adaptry_cli.combine import parse_recipe, run_combine
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, output_options
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     json_option,
 )
 from adaptry_cli.parent_report import ReportTarget, report_options

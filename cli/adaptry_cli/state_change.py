@@ -17,7 +17,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
 from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_answer, print_err
+from adaptry_cli.output import json_option, print_answer, print_err
 
 _NEWEST_EVENTS = 200  # of the adapter's events, searched for the alias's last move
 
@@ -40,7 +40,7 @@ def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def set_state(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
-    """Changes a version's state and prints the new one. Raises what `version_state.change_state` raises."""
+    """Changes a version's state and prints the new one. Raises the errors of `version_state.change_state`."""
     changed = change_state(
         registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
     )

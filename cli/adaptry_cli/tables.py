@@ -17,11 +17,11 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry_cli.out import escape_controls, print_err
+from adaptry_cli.output import escape_controls, print_err
 from adaptry_cli.styles import STYLES, paint
 
 _GAP = 2
-_SHORTEST = 12  # characters that a text which is cut keeps before columns are left out
+_MIN_WIDTH = 12  # characters that a text which is cut keeps before columns are left out
 _SHORTEST_LEFT = 6  # and after that
 _ELLIPSIS = "…"
 _NUMBER = re.compile(r"[-+]?[\d.]")
@@ -83,12 +83,12 @@ def lay_out(
         if number in shown
     }
     while True:
-        widths = _shrunk({number: natural[number] for number in shown}, shortest, width)
+        widths = _shrink_widths({number: natural[number] for number in shown}, shortest, width)
         if _total(widths) <= width:
             break
         candidate = next((number for number in may_drop if number in shown), None)
         if candidate is None:
-            widths = _shrunk(widths, dict.fromkeys(shortest, _SHORTEST_LEFT), width)
+            widths = _shrink_widths(widths, dict.fromkeys(shortest, _SHORTEST_LEFT), width)
             break
         shown.remove(candidate)
         dropped.append(candidate)
@@ -173,7 +173,7 @@ def terminal_width() -> int | None:
     return None
 
 
-def _shrunk(widths: dict[int, int], shortest: Mapping[int, int], width: int) -> dict[int, int]:
+def _shrink_widths(widths: dict[int, int], shortest: Mapping[int, int], width: int) -> dict[int, int]:
     """Column widths after shrinking the widest shrinkable column repeatedly until all fit."""
     widths = dict(widths)
     while _total(widths) > width:
@@ -189,7 +189,7 @@ def _shortest(cell: str) -> int:
     first, comma, _ = cell.partition(", ")
     length = cell_len(first) + (2 if comma else 0)
     has_number = any(_NUMBER.match(word) for word in first.split())
-    return length if has_number else min(length, _SHORTEST)
+    return length if has_number else min(length, _MIN_WIDTH)
 
 
 def _total(widths: Mapping[int, int]) -> int:

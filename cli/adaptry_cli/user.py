@@ -10,7 +10,7 @@ from adaptry_cli.administration import administered_registry, print_principals
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import DecimalNumber, limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json, print_out
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json, print_out
 from adaptry_cli.times import format_when
 
 

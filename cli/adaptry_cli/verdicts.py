@@ -36,7 +36,7 @@ def facts_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Iterator[tuple[str,
 
 
 def json_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Mapping[str, object]:
-    """The same for programs, by engine."""
+    """The verdicts as JSON for programs, by engine."""
     return {
         one.runtime: {"outcome": one.outcome, "findings": [found.code for found in one.findings]}
         for one in verdicts

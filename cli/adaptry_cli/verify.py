@@ -10,7 +10,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 _ON_ITS_MACHINE = (
     "a registry is {verb} on its own machine, in its folder (--registry DIR); through a server, run"

@@ -16,7 +16,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.derive_output import open_named_parent
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_number,
     json_option,

@@ -6,7 +6,7 @@ from adaptry.adapters.last_part import last_part
 from adaptry.registry.bases import Bases
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.base_names import with_base_names
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     print_json,
 )
 from adaptry_cli.tables import print_table

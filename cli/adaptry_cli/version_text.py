@@ -21,7 +21,7 @@ from adaptry.registry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry_cli.out import format_count, format_number, format_size
+from adaptry_cli.output import format_count, format_number, format_size
 from adaptry_cli.times import format_when
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
@@ -177,7 +177,7 @@ def detail_text(event: Event) -> str:
 
 
 def _brief(text: str) -> str:
-    """With digests cut short."""
+    """The value with digests cut short."""
     return _DIGEST.sub(r"sha256:\1", text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import state_warning
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 
 def print_state_warning(version: VersionInfo) -> None:

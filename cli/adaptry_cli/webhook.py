@@ -20,7 +20,7 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_count,
     json_option,
@@ -35,7 +35,7 @@ from adaptry_cli.warnings import warn
 
 _ID = click.argument("id", metavar="ID", type=WholeNumber(1))
 _ANSWER_SECONDS = 15.0
-_LOOK_SECONDS = 0.2
+_POLL_INTERVAL = 0.2
 
 
 @group()
@@ -152,7 +152,7 @@ def test(registry: Registry, id: int, as_json: bool) -> None:
     made = registry.webhooks.test(id)
     deadline = time.monotonic() + _ANSWER_SECONDS
     while made.state == "pending" and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_INTERVAL)
         found = registry.webhooks.deliveries(id, limit=200).items
         made = next((one for one in found if one.message == made.message), made)
     if as_json:

@@ -9,7 +9,7 @@ from adaptry.core.settings import is_server
 from adaptry.storage.connect import resolve_folder
 from adaptry_cli.command import command
 from adaptry_cli.connection import settings_for
-from adaptry_cli.out import json_option, print_json
+from adaptry_cli.output import json_option, print_json
 from adaptry_cli.tables import print_facts
 
 

@@ -24,7 +24,7 @@ from adaptry_cli.connection import folder_of
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import exit_code
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json_line, print_out
+from adaptry_cli.output import format_count, format_size, json_option, print_err, print_json_line, print_out
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.storage_options import storage_options
 

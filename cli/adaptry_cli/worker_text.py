@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from adaptry.registry.workers import MOST_PROBLEMS, ResidentInfo, WorkerInfo
+from adaptry.registry.workers import MAX_PROBLEMS, ResidentInfo, WorkerInfo
 from adaptry_cli.times import format_when
 
 _SHOWN = 10
@@ -36,7 +36,7 @@ def state_text(worker: WorkerInfo) -> str:
 def problem_count(worker: WorkerInfo) -> str:
     """The number of problems: empty without any, and `256+` at the maximum of a report."""
     count = len(worker.problems)
-    return f"{count or ''}{'+' if count == MOST_PROBLEMS else ''}"
+    return f"{count or ''}{'+' if count == MAX_PROBLEMS else ''}"
 
 
 def offline_text(worker: WorkerInfo) -> str | None:
@@ -74,7 +74,7 @@ def resident_text(resident: ResidentInfo, is_current: bool = True, problem: str 
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     """A line for each worker that has a version, for `adaptry show`."""
     lines = [
-        f"{one.worker} as {one.served_as}, {_doubt(one)}{one.condition} since {format_when(one.since)}"
+        f"{one.worker} as {one.served_as}, {_stale_reason(one)}{one.condition} since {format_when(one.since)}"
         for one in residents
         if one.may_be_served
     ]
@@ -82,7 +82,7 @@ def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     return "\n".join([*lines[:_SHOWN], *more])
 
 
-def _doubt(one: ResidentInfo) -> str:
+def _stale_reason(one: ResidentInfo) -> str:
     """Why the version may no longer be served as last reported."""
     if one.is_lost:
         return "unknown now, last "

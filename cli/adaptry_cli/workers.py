@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.workers import MOST_PROBLEMS, WorkerGoneRequest, WorkerInfo
+from adaptry.registry.workers import MAX_PROBLEMS, WorkerGoneRequest, WorkerInfo
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.worker_text import (
@@ -110,8 +110,8 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
         problem = problems.pop(one.served_as) if explains else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
-    if len(found.problems) == MOST_PROBLEMS and not found.problems[-1].served_as.startswith("("):
-        facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
+    if len(found.problems) == MAX_PROBLEMS and not found.problems[-1].served_as.startswith("("):
+        facts += [("more", f"a report has at most {MAX_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 
 

@@ -38,7 +38,7 @@ QUESTIONS = ("Greet me.", "Say hello.", "Who is there?", "Good morning!")
 STEPS = 12
 PROD = "demo/greeting@prod"
 _LLAMA = Path(__file__).with_name("llama_server.py")
-_PATIENCE = 300.0
+_TIMEOUT = 300.0
 _PADDING = -1
 
 
@@ -196,10 +196,10 @@ def show(narrator: Narrator, proxy: str, name: str, answer: urllib3.BaseHTTPResp
 def until(
     call: Callable[[], urllib3.BaseHTTPResponse], is_wanted: Callable[[urllib3.BaseHTTPResponse], bool]
 ) -> urllib3.BaseHTTPResponse:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not is_wanted(answer := call()):
         if time.monotonic() > deadline:
-            raise SystemExit(f"not within {_PATIENCE:.0f} s; the last answer: {answer.data.decode()[:300]}")
+            raise SystemExit(f"not within {_TIMEOUT:.0f} s; the last answer: {answer.data.decode()[:300]}")
         time.sleep(0.3)
     return answer
 

@@ -27,7 +27,7 @@ import programs
 from claims import Taken, claim_folder, end_leftovers
 from compose import Health, Service, claim_network, environment_of
 
-_SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as in Docker: doubled each time
+_MIN_DELAY, _MAX_DELAY = 0.1, 60.0  # seconds between two starts, as in Docker: doubled each time
 _LASTED = 10.0  # after running this long, the pause starts at the shortest again
 _LOOK = 0.25
 
@@ -92,7 +92,7 @@ class Topology:
         """Runs one service: waits for its dependencies, starts it and restarts it until the end."""
         with self._changed:
             self._changed.wait_for(lambda: self.stopping.is_set() or self._may_start(service))
-        pause = _SHORTEST
+        pause = _MIN_DELAY
         while not self.stopping.is_set():
             began = time.monotonic()
             code = self._run(service)
@@ -102,7 +102,7 @@ class Topology:
                 print(f"{service.name} ended with {code}; see {log}", file=sys.stderr, flush=True)
             if service.restart == "no" or (service.restart == "on-failure" and code == 0):
                 return
-            pause = _SHORTEST if time.monotonic() - began > _LASTED else min(pause * 2, _LONGEST)
+            pause = _MIN_DELAY if time.monotonic() - began > _LASTED else min(pause * 2, _MAX_DELAY)
             self.stopping.wait(pause)
 
     def _run(self, service: Service) -> int:

@@ -81,7 +81,7 @@ def test_no_answer_is_older_than_a_commit_before_its_request(seed: int) -> None:
         nonlocal found_at_once
         await pause(40)
         before = catalog.probe.commits
-        presumed = watch.presumed()
+        presumed = watch.last_known()
         kept = cache.peek_at(path, READER, presumed) if source.random() < 0.5 else None
         if kept is not None:  # held until the commit is known
             known: asyncio.Future[object] = asyncio.get_running_loop().create_future()

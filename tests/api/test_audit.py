@@ -18,7 +18,7 @@ from adaptry.operations.audit_verification import verify_log
 from adaptry.registry.audit_actions import ACTIONS
 from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.records import AdapterEdit
-from adaptry_api.denials import MOST, MOST_OF_ONE, WINDOW, DenialRecorder
+from adaptry_api.denials import MAX_DENIALS, MAX_DENIALS_OF_ONE, WINDOW, DenialRecorder
 from adaptry_api.pages.settings.routes import SECTIONS
 from adaptry_api.route_actions import FORM_ACTIONS, ROUTE_ACTIONS
 from adaptry_api.routes import all_routes
@@ -181,11 +181,11 @@ def test_a_flood_of_denied_requests_is_counted_and_leaves_room_for_others(tmp_pa
     recorder.note(scope(identity=Identity("eve")), 403)
     second = recorder.take()
 
-    assert len(first) == MOST
-    assert [one["actor"] for one in first].count("eve") == MOST_OF_ONE
+    assert len(first) == MAX_DENIALS
+    assert [one["actor"] for one in first].count("eve") == MAX_DENIALS_OF_ONE
     summary, again = second
     assert (summary["action"], again["actor"]) == ("audit.suppress", "eve")
-    assert f'"requests": {1100 - MOST}' in summary["detail"]
+    assert f'"requests": {1100 - MAX_DENIALS}' in summary["detail"]
     assert '"eve request.make": 990' in summary["detail"]
     assert recorder.take() == []
 

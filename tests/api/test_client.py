@@ -188,11 +188,11 @@ def test_a_server_that_does_not_respond_gets_the_request_once_more(server: Serve
         url = f"http://127.0.0.1:{proxy.port}"
         connection = Connection(url, server.admin, open_pool(url, None, None))
         proxy.arm(ProxyFault("blackhole"), times=1)
-        assert connection.request_bytes("GET", api_path("adapters"), patience=2.0)
+        assert connection.request_bytes("GET", api_path("adapters"), timeout=2.0)
         proxy.arm(ProxyFault("blackhole"), times=None)
         asked = proxy.connections
         with pytest.raises(Unavailable, match="cannot reach"):
-            connection.request_bytes("GET", api_path("adapters"), patience=0.1)
+            connection.request_bytes("GET", api_path("adapters"), timeout=0.1)
         assert proxy.connections <= asked + 2
 
 

@@ -22,7 +22,7 @@ from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
 WEIGHTS = "adapter_model.safetensors"
-AT_ONCE = RetryPolicy(tries=4, first_wait=0.0)
+WITHOUT_WAITING = RetryPolicy(tries=4, first_wait=0.0)
 
 Meddle = Callable[[bytes], bytes | None]
 """What becomes of some bytes that pass; None cuts the connection."""
@@ -132,7 +132,7 @@ def test_a_bit_flipped_in_an_upload_is_detected_and_nothing_is_published(
     server: Server, large: Adapter
 ) -> None:
     with between(server, upwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
-        push(registry, large, NAME, retry=AT_ONCE)
+        push(registry, large, NAME, retry=WITHOUT_WAITING)
     assert server.registry().versions.search("").items == ()
     assert push(server.registry(), large, NAME).version.number == 1
 
@@ -142,7 +142,7 @@ def test_a_bit_flipped_in_a_download_is_detected_and_nothing_is_written(
 ) -> None:
     push(server.registry(), large, NAME)
     with between(server, downwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
-        pull(registry, "acme/tone", tmp_path / "pulled", retry=AT_ONCE)
+        pull(registry, "acme/tone", tmp_path / "pulled", retry=WITHOUT_WAITING)
     assert not (tmp_path / "pulled").exists()
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_download_continues_where_it_stopped(
     push(server.registry(), large, NAME)
     cuts = InFile(cut, times=2)
     with between(server, downwards=cuts) as registry:
-        pull(registry, "acme/tone", tmp_path / "pulled", retry=AT_ONCE)
+        pull(registry, "acme/tone", tmp_path / "pulled", retry=WITHOUT_WAITING)
     assert cuts.left == 0
     assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == b"".join(large.content.chunks(WEIGHTS))
 
@@ -160,7 +160,7 @@ def test_an_interrupted_download_continues_where_it_stopped(
 def test_an_interrupted_upload_continues_until_it_is_complete(server: Server, large: Adapter) -> None:
     cuts = InFile(cut, times=2)
     with between(server, upwards=cuts) as registry:
-        assert push(registry, large, NAME, retry=AT_ONCE).version.number == 1
+        assert push(registry, large, NAME, retry=WITHOUT_WAITING).version.number == 1
     assert cuts.left == 0
 
 
@@ -175,6 +175,6 @@ def test_a_push_whose_answer_was_lost_creates_one_version(server: Server, large:
         return None
 
     with between(server, downwards=cut_answer) as registry:
-        pushed = push(registry, large, NAME, retry=AT_ONCE)
+        pushed = push(registry, large, NAME, retry=WITHOUT_WAITING)
     assert (lost, pushed.version.number, pushed.is_new) == (0, 1, False)
     assert len(server.registry().versions.list(NAME).items) == 1

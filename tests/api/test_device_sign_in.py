@@ -303,7 +303,7 @@ def test_sign_ins_of_an_address_come_back_evenly_and_old_addresses_are_forgotten
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(address_limits, "_REMEMBERED", 2)
+    monkeypatch.setattr(address_limits, "_MAX_ENTRIES", 2)
     limit = AddressLimit(3, lambda: now)
     assert [limit.seconds_to_wait("1.1.1.1") for _ in range(4)] == [0, 0, 0, pytest.approx(20)]
     now += 20

@@ -27,7 +27,7 @@ def test_downloads_are_stored_some_at_a_time_and_none_twice(
     refs = [Ref.parse(f"acme/tone@{number}") for number in range(1, 6)]
     for number in range(5):
         push(registry, open_dir(tiny_lora(tmp_path / str(number), seed=number)), "acme/tone")
-    monkeypatch.setattr(download_counts, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(download_counts, "MAX_BATCH", 2)
     original, transactions = registry.catalog.write_nondurable, 0
 
     @contextmanager

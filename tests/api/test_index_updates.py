@@ -27,7 +27,7 @@ def test_a_server_updates_the_search_index_after_the_answer(
     registry = state.registry(LOCAL)
     for number in range(2):
         push(registry, open_dir(tiny_lora(tmp_path / str(number), seed=number)), TONE)
-    monkeypatch.setattr(index_updates, "MOST_ROWS", 0)
+    monkeypatch.setattr(index_updates, "MAX_ROWS", 0)
     registry.adapters.edit(TONE, AdapterEdit(tags=("draft",)))
     assert len(registry.versions.search("tag:draft").items) == 2
     assert has_updates(state)

@@ -170,7 +170,7 @@ def test_a_client_that_reads_slowly_occupies_no_thread(tmp_path: Path) -> None:
         with connection, (tmp_path / "file").open("rb") as file:
             connection.setblocking(False)
             reader.start()
-            sent = direct_files._send_some(connection.fileno(), file.fileno(), 0, size)
+            sent = direct_files._send_part(connection.fileno(), file.fileno(), 0, size)
             has_ended.set()
             reader.join()
     assert sent is not None

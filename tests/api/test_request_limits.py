@@ -94,7 +94,7 @@ def test_only_members_requests_count_towards_a_namespaces_limit(stranger: Identi
 
 
 def test_names_without_recent_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "_REMEMBERED", 10)
+    monkeypatch.setattr(request_limits, "_MAX_ENTRIES", 10)
     found = limits(Clock(), {EVERYBODY: 1})
     for number in range(100):
         found.admit(Identity(f"user-{number}"), None)

@@ -20,7 +20,7 @@ from adaptry.core.errors import TooManyRequests, Unavailable
 from adaptry.core.identity import Identity
 from adaptry.core.quotas import QuotaLimits, QuotaSubject
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.request_use import LONGEST_DEBT, RequestCharge
+from adaptry.storage.catalog.request_use import MAX_DEBT_SECONDS, RequestCharge
 from adaptry.storage.catalog.sqlite_counters import FILE
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import wait_until
@@ -96,7 +96,7 @@ def test_requests_above_the_limit_are_deducted_for_at_most_a_minute(catalogs: li
     charge = [RequestCharge(WHO, 0.0, 50.0)]
     ahead = [catalogs[0].charge_requests(charge)[WHO] for _ in range(5)]
     assert ahead[0] == pytest.approx(50.0, abs=1.0)
-    assert 119.0 < ahead[-1] <= LONGEST_DEBT == 120.0
+    assert 119.0 < ahead[-1] <= MAX_DEBT_SECONDS == 120.0
 
 
 def test_a_longer_debt_is_not_stored(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_longer_debt_is_not_stored(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE)) as database:
         clock = "(julianday('now') - 2440587.5) * 86400.0"
         (ahead,) = database.execute(f"SELECT idle_at - {clock} FROM request_use").fetchone()
-    assert ahead < LONGEST_DEBT + 1.0
+    assert ahead < MAX_DEBT_SECONDS + 1.0
 
 
 def test_requests_count_from_the_time_at_which_they_were_sent(catalogs: list[Catalog]) -> None:

@@ -65,10 +65,10 @@ def test_a_token_in_use_is_looked_up_again_in_the_background(monkeypatch: pytest
         assert key is not None
         assert await callers.identify(SHOWN) == ADA
         assert callers.identify_key(key) is None, "the look-up takes the token itself"
-        assert callers.identify_at_once(SHOWN) == ADA
+        assert callers.identify_from_cache(SHOWN) == ADA
         assert callers.identify_key(key) == ADA, "it is being looked up"
         async with asyncio.timeout(30):
-            while callers.identify_at_once(SHOWN) is not None:
+            while callers.identify_from_cache(SHOWN) is not None:
                 await asyncio.sleep(0)
         assert len(looked_up) == 3
         with pytest.raises(Unauthenticated):
@@ -90,8 +90,8 @@ def test_a_sign_in_makes_only_the_tokens_of_its_user_be_looked_up_again() -> Non
         for shown in ("Bearer a", "Bearer b"):
             await callers.identify(shown)
         callers.forget(1)
-        assert callers.identify_at_once("Bearer a") is None
-        assert callers.identify_at_once("Bearer b") == people["b"]
+        assert callers.identify_from_cache("Bearer a") is None
+        assert callers.identify_from_cache("Bearer b") == people["b"]
         await callers.identify("Bearer a")
         assert looked_up == ["a", "b", "a"]
 
@@ -113,19 +113,19 @@ def test_a_token_whose_rights_change_during_its_look_up_is_not_cached() -> None:
         callers.forget(7)  # whose token it is, only the look-up knows
         has_changed.set()
         assert await first == ADA
-        assert callers.identify_at_once(SHOWN) is None
+        assert callers.identify_from_cache(SHOWN) is None
 
     asyncio.run(scene())
 
 
 def test_a_full_cache_drops_the_tokens_that_were_looked_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "_REMEMBERED", 2)
+    monkeypatch.setattr(auth, "_MAX_ENTRIES", 2)
 
     async def scene() -> None:
         callers = TokenAuthenticator(lambda secret: ADA, anonymous_read=False)
         for shown in ("Bearer a", "Bearer b", "Bearer c"):
             await callers.identify(shown)
-        known = [callers.identify_at_once(f"Bearer {name}") is not None for name in "abc"]
+        known = [callers.identify_from_cache(f"Bearer {name}") is not None for name in "abc"]
         assert known == [False, True, True]
 
     asyncio.run(scene())

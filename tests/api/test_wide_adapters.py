@@ -96,7 +96,7 @@ def test_a_process_that_hangs_is_ended(
     hanging.chmod(0o700)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", str(hanging))
-        patched.setattr(derivation_process, "_LONGEST", 3.0)
+        patched.setattr(derivation_process, "_READ_TIMEOUT", 3.0)
         with pytest.raises(Unavailable, match=r"did not answer.*push it again"):
             push(server.registry(), uploaded, "acme/hung", retry=RetryPolicy(tries=1, first_wait=0.0))
     with pytest.raises(ProcessLookupError):

@@ -60,8 +60,18 @@ def findings(folder: Path, base: BaseRecord) -> dict[str, Finding]:
         (f"{PREFIX}model.", f"{PREFIX}model.language_model."),
         (PREFIX, f"{PREFIX}_orig_mod."),
         (PREFIX, f"{PREFIX}policy.llm."),
+        ("model.layers.", "model._fsdp_wrapped_module.layers."),
+        ("self_attn.", "_checkpoint_wrapped_module.self_attn."),
     ],
-    ids=["a word more", "the body's missing", "a vision model's", "torch.compile's", "a trainer's"],
+    ids=[
+        "a word more",
+        "the body's missing",
+        "a vision model's",
+        "torch.compile's",
+        "a trainer's",
+        "FSDP's",
+        "checkpointing's",
+    ],
 )
 def test_names_that_the_model_does_not_have_block(
     old: str, new: str, tmp_path: Path, base: BaseRecord

@@ -149,10 +149,22 @@ def test_a_trained_token_must_be_in_the_vocabulary(tmp_path: Path, token: int, c
     assert set(found(tmp_path, base(tmp_path), extra=rows, config=config)) == codes
 
 
-def test_a_separate_head_is_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "code", "severity"),
+    [
+        ("SEQ_CLS", "new_head", "notes"),
+        (None, "new_head", "notes"),
+        ("CAUSAL_LM", "saved_module_dropped", "warns"),
+        ("FEATURE_EXTRACTION", "saved_module_dropped", "warns"),
+    ],
+)
+def test_a_separate_head_is_noted_and_one_that_the_tasks_class_lacks_is_dropped(
+    task: str | None, code: str, severity: str, tmp_path: Path
+) -> None:
     head = {"base_model.model.score.weight": random_tensor((2, 16), 5)}
-    findings = found(tmp_path, base(tmp_path), extra=head, config={"modules_to_save": ["score"]})
-    assert findings["new_head"].severity == "notes"
+    config = {"modules_to_save": ["score"], "task_type": task}
+    findings = found(tmp_path, base(tmp_path), extra=head, config=config)
+    assert findings[code].severity == severity
 
 
 def test_a_bias_that_the_base_does_not_have_blocks(tmp_path: Path) -> None:

@@ -185,11 +185,15 @@ def test_a_factor_with_other_dimensions_than_the_other_is_reported(dimensions: i
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "gaussian"])
 @pytest.mark.parametrize("alpha", [-1, 0, 1])
-def test_an_alpha_from_which_peft_computes_nan_is_reported(alpha: int, start: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_pattern", [False, True], ids=["of-all", "of-a-module"])
+def test_an_alpha_from_which_peft_computes_nan_is_reported(
+    is_pattern: bool, alpha: int, start: str, tmp_path: Path
+) -> None:
     base = FAMILIES["llama"].save(tmp_path / "base", torch.float32)
     save_trained(FAMILIES["llama"].load(base), peft.LoraConfig(r=4), tmp_path / "tone")
     file = tmp_path / "tone" / "adapter_config.json"
-    changed = {"lora_alpha": alpha, "init_lora_weights": start}
+    field = {"alpha_pattern": {"v_proj": alpha}} if is_pattern else {"lora_alpha": alpha}
+    changed = {"init_lora_weights": start, **field}
     file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
 
     live = peft.PeftModel.from_pretrained(FAMILIES["llama"].load(base), tmp_path / "tone")

@@ -93,6 +93,13 @@ def test_an_empty_file_has_no_effect(tmp_path: Path) -> None:
     assert "has no tensors" in with_tensors(tmp_path, {})["no_effect"].reason
 
 
+def test_weights_that_zero3_saved_without_elements_have_the_remedy_to_gather_them(tmp_path: Path) -> None:
+    names = [f"{Q_PROJ}.lora_{side}.weight" for side in "AB"]
+    finding = with_tensors(tmp_path, dict.fromkeys(names, ("F32", (0,), b"")))["no_effect"]
+    assert "they have no elements, as ZeRO-3 saves weights that it did not gather" in finding.reason
+    assert "stage3_gather_16bit_weights_on_model_save" in finding.remedy
+
+
 def test_half_a_pair_would_be_dropped(tmp_path: Path) -> None:
     half = {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight": random_tensor((4, 16), 3)}
     finding = lora(tmp_path, extra=half)["keys_dropped"]

@@ -294,7 +294,7 @@ def test_ctrl_c_reports_unfinished_work(run, out: Path, monkeypatch: pytest.Monk
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adaptry_cli.pull.pull_quickly", interrupted)
+    monkeypatch.setattr("adaptry_cli.pull.try_fast_pull", interrupted)
     result = run("pull", "acme/tone", "--to", "./there", code=130)
 
     assert "interrupted: there was not written" in result.stderr

@@ -139,7 +139,7 @@ def test_parents_from_other_registries_and_folders_are_labelled(run, tmp_path: P
 
 @pytest.mark.usefixtures("family")
 def test_a_truncated_tree_is_marked() -> None:
-    tree = ancestor_tree(connect(), "acme/all", most=2)
+    tree = ancestor_tree(connect(), "acme/all", maximum=2)
 
     assert names(tree) == ["acme/all@1", "acme/both@1"]
     assert tree.is_truncated and tree.relatives[0].is_truncated

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry_cli.main import main
-from adaptry_cli.out import escape_lines, format_share, print_out, progress
+from adaptry_cli.output import escape_lines, format_share, print_out, progress
 from adaptry_cli.times import format_exact, format_relative
 
 pytestmark = pytest.mark.usefixtures("out")

@@ -184,8 +184,8 @@ def test_two_values_for_one_module_are_disputed() -> None:
         {"alpha_pattern": {"q_proj": 1, "self_attn.q_proj": 1, r".*\.q_proj": 2, "v": 1}}
     )
     name = "model.self_attn.q_proj"
-    assert matcher.disputed("alpha_pattern", name) == ("q_proj", r".*\.q_proj")
-    assert matcher.disputed("alpha_pattern", "v") == ()
+    assert matcher.conflicting_patterns("alpha_pattern", name) == ("q_proj", r".*\.q_proj")
+    assert matcher.conflicting_patterns("alpha_pattern", "v") == ()
 
 
 def test_failing_to_start_a_process_raises_unavailable_and_gives_no_answer(

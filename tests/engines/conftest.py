@@ -105,7 +105,7 @@ class Scene:
         cache_of: str | None = None,
         base: str | None = "org/tiny",
         registry_url: str | None = None,
-        patience: float = 120.0,
+        timeout: float = 120.0,
         **options: Any,
     ) -> Reconciler:
         """A worker as it is after its process was started: whatever it knew before is in its files. With a
@@ -113,7 +113,7 @@ class Scene:
         registry = HttpRegistry(registry_url or self.server.url, token or self.token(name))
         home = self.folder / "workers" / name
         state_file = StateFile(home / "state.json")
-        spoken_to = self.spoken_to(engine, state_file, home / "files.list", restarts, patience)
+        spoken_to = self.spoken_to(engine, state_file, home / "files.list", restarts, timeout)
         if has_proxy:
             proxy = open_proxy(spoken_to, state_file.state.names, "127.0.0.1:0", None)
             self.proxies[name] = self._stack.enter_context(proxy)
@@ -144,12 +144,12 @@ class Scene:
         state_file: StateFile,
         listed: Path,
         restarts: bool = True,
-        patience: float = 120.0,
+        timeout: float = 120.0,
     ) -> Engine:
         """The engine for a worker; the commands of an operator (restart, prepare) call the fake directly."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
         outside = OperatorCommands(listed, restart if restarts else (), self.prepare)
-        client = EngineClient(engine.url, patience=patience)
+        client = EngineClient(engine.url, timeout=timeout)
         return ENGINES[engine.kind](client, outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:

@@ -50,7 +50,7 @@ TONE = AdapterName.parse("acme/tone")
 ALIASES = ("prod", "staging")
 VERSIONS = 12
 SPARED = 3  # versions that are recalled at the very end, or not at all: aliases need somewhere to go
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 class Died(BaseException):
@@ -65,10 +65,10 @@ class Mortal(EngineClient):
         self.is_doomed = False
         self._chance = chance
 
-    def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
+    def _request(self, method: str, path: str, body: bytes | None, timeout: float) -> EngineResponse:
         if self.is_doomed and self._chance.random() < 0.5:
             raise Died
-        reply = super()._request(method, path, body, patience)
+        reply = super()._request(method, path, body, timeout)
         if self.is_doomed:
             raise Died
         return reply
@@ -318,7 +318,7 @@ def survive(folder: Path, workers: int, moves: int, seed: int) -> None:
 
 
 def wait_for(condition: Callable[[], bool], world: Chaos) -> None:
-    until = time.monotonic() + PATIENCE * (1 if os.environ.get("CI") is None else 3)
+    until = time.monotonic() + TIMEOUT * (1 if os.environ.get("CI") is None else 3)
     while not condition():
         failed = [worker.failure for worker in world.fleet if worker.failure]
         assert not failed, failed

@@ -100,7 +100,7 @@ def test_a_version_that_ends_the_engine_does_not_keep_others_from_being_served(
     poison(engine, poisonous, moment)
     scene.alias(poisonous)
     scene.alias(scene.publish(2, LATER))
-    worker = scene.worker(engine, patience=3.0)
+    worker = scene.worker(engine, timeout=3.0)
     settle_with_a_supervisor(worker, engine)
     assert list(engine.names()) == [f"{LATER}@prod"]
     assert engine.crashes == 1

@@ -10,7 +10,7 @@ from adaptry.integrations.serving.follow.lost_refs import LostRefs
 from adaptry.integrations.serving.follow.reconciler import Reconciler
 from adaptry.operations.watch import RefPattern
 from adaptry.registry.access import GrantRequest
-from adaptry.registry.workers import MOST_PROBLEMS
+from adaptry.registry.workers import MAX_PROBLEMS
 
 from .conftest import PROD, TONE, Scene, settle
 from .test_restored_registry import backed_up, restored
@@ -124,8 +124,8 @@ def test_a_worker_goes_on_with_a_restored_registry_that_does_not_know_its_right_
 def test_a_name_that_is_watched_itself_is_reported_before_many_that_a_pattern_lost(scene: Scene) -> None:
     watched = (RefPattern.parse("acme/*@prod"), RefPattern.parse("zeta/tone@prod"))
     lost = LostRefs(scene.registry, "gpu-1", watched, print)
-    lost.update([f"acme/tone-{number}@prod" for number in range(2 * MOST_PROBLEMS)], {})
-    assert len(lost.problems) == MOST_PROBLEMS
+    lost.update([f"acme/tone-{number}@prod" for number in range(2 * MAX_PROBLEMS)], {})
+    assert len(lost.problems) == MAX_PROBLEMS
     assert "zeta/tone@prod" in lost.problems
 
 

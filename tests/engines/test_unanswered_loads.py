@@ -21,7 +21,7 @@ from adaptry.registry.workers import WorkerProblem
 from .conftest import PROD, TONE, Scene, settle
 from .fakes import Answer, FakeVllm
 
-PATIENCE = 1.0
+TIMEOUT = 1.0
 LATER = AdapterName.parse("acme/zebra")
 NEXT_ATTEMPT = re.compile(r"failed attempts: (\d), next attempt: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$")
 
@@ -98,7 +98,7 @@ def test_a_load_without_an_answer_is_not_repeated_in_the_next_pass_and_others_go
     hang(engine, stuck)
     scene.alias(stuck)
     scene.alias(scene.publish(2, LATER))
-    worker = scene.worker(engine, patience=PATIENCE)
+    worker = scene.worker(engine, timeout=TIMEOUT)
     assert not worker.reconcile(0.0)
     settle(worker)
     assert list(engine.names()) == [f"{LATER}@prod"]
@@ -114,7 +114,7 @@ def test_a_version_that_hung_before_is_tried_after_all_others(scene: Scene, engi
     stuck = scene.publish(1)
     hang(engine, stuck)
     scene.alias(stuck)
-    worker = scene.worker(engine, patience=PATIENCE)
+    worker = scene.worker(engine, timeout=TIMEOUT)
     worker.reconcile(0.0)
     scene.alias(scene.publish(2, LATER))
     retry_now(worker)
@@ -135,7 +135,7 @@ def test_versions_that_hang_delay_other_new_ones_by_the_engines_whole_time_only_
         hang(engine, version)
         scene.alias(version)
     scene.alias(scene.publish(9, LATER))
-    worker = scene.worker(engine, patience=3.0)
+    worker = scene.worker(engine, timeout=3.0)
     now = 0.0
     worker._backoff._clock = lambda: now
     settle(worker)
@@ -174,7 +174,7 @@ def test_while_the_next_version_hangs_the_previous_one_is_served(
     """Without a free slot, the previous one must be unloaded first, and is loaded again."""
     first, stuck = scene.publish(1), scene.publish(2)
     scene.alias(first)
-    worker = scene.worker(engine, patience=PATIENCE, slots=slots)
+    worker = scene.worker(engine, timeout=TIMEOUT, slots=slots)
     settle(worker)
     hang(engine, stuck)
     scene.alias(stuck)
@@ -191,7 +191,7 @@ def test_a_version_that_the_engine_loaded_after_all_is_served_at_once(
     stuck = scene.publish(1)
     hang(engine, stuck)
     scene.alias(stuck)
-    worker = scene.worker(engine, patience=PATIENCE, has_proxy=has_proxy)
+    worker = scene.worker(engine, timeout=TIMEOUT, has_proxy=has_proxy)
     worker.reconcile(0.0)
     engine.finish.set()
     assert engine.has_loaded.wait(60)
@@ -205,7 +205,7 @@ def test_a_version_whose_test_request_gets_no_answer_is_not_served(scene: Scene,
     stuck = scene.publish(1)
     engine.hangs_with.add(stuck.digest.hex)
     scene.alias(stuck)
-    worker = scene.worker(engine, patience=PATIENCE)
+    worker = scene.worker(engine, timeout=TIMEOUT)
     worker.reconcile(0.0)
     settle(worker)
     assert engine.names() == {}
@@ -220,7 +220,7 @@ def test_a_recalled_version_is_not_dropped_while_its_load_is_pending(
     stuck = scene.publish(1)
     hang(engine, stuck)
     scene.alias(stuck)
-    worker = scene.worker(engine, patience=PATIENCE)
+    worker = scene.worker(engine, timeout=TIMEOUT)
     worker.reconcile(0.0)
     scene.stand(stuck)
     for _ in range(2):
@@ -238,7 +238,7 @@ def test_a_recalled_version_is_not_dropped_while_its_load_is_pending(
 def test_a_rollout_to_a_version_that_hangs_stops(scene: Scene, engine: HangingVllm) -> None:
     first, stuck = scene.publish(1), scene.publish(2)
     scene.alias(first)
-    worker = scene.worker(engine, patience=PATIENCE)
+    worker = scene.worker(engine, timeout=TIMEOUT)
     settle(worker)
     hang(engine, stuck)
     scene.registry.rollouts.start(TONE, "prod", stuck.digest, RolloutPlan(steps=(50, 100)))

@@ -65,7 +65,7 @@ def test_a_version_that_cannot_be_fetched_does_not_block_others(scene: Scene) ->
 def test_endless_requests_do_not_block_other_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaptry.integrations.serving.engines import vllm
 
-    monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
+    monkeypatch.setattr(vllm, "_TIMEOUT", 0.1)
     held, other = AdapterName.parse("acme/a"), TONE
     first, second = scene.publish(1, held), scene.publish(2, held)
     scene.alias(first)
@@ -162,7 +162,7 @@ def test_once_gives_up_if_the_state_never_settles(scene: Scene) -> None:
     scene.stand(scene.registry.versions.get(Ref.parse(PROD)))
 
     with pytest.raises(CheckFailed, match="does not have all desired adapters after 0 s"):
-        loop.converge(worker, threading.Event(), patience=0.0)
+        loop.converge(worker, threading.Event(), timeout=0.0)
 
     assert any("--restart" in line for line in scene.story)
 
@@ -222,8 +222,8 @@ def test_aliases_beyond_the_limit_of_a_report_are_not_loaded(
 ) -> None:
     follow = "adaptry.integrations.serving.follow"
     for place in (f"{follow}.reporter", "adaptry.integrations.serving.worker.status_report"):
-        monkeypatch.setattr(f"{place}.MOST_RESIDENTS", 3)
-    monkeypatch.setattr(f"{follow}.settings._MOST_LOADED", 2)
+        monkeypatch.setattr(f"{place}.MAX_RESIDENTS", 3)
+    monkeypatch.setattr(f"{follow}.settings._MAX_LOADED", 2)
     for seed in range(1, 6):
         scene.alias(scene.publish(seed, AdapterName.parse(f"acme/tone-{seed}")))
     engine = scene.engine()
@@ -257,7 +257,7 @@ def test_an_engine_that_is_away_for_many_passes_is_logged_once(scene: Scene) -> 
 def test_a_problem_that_lasts_is_logged_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaptry.integrations.serving.engines import vllm
 
-    monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
+    monkeypatch.setattr(vllm, "_TIMEOUT", 0.1)
     scene.alias(scene.publish(1))
     engine = scene.engine()
     assert isinstance(engine, FakeVllm)

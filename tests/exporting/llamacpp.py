@@ -43,7 +43,7 @@ def write_base(
     config = model.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _add_settings(writer, config, flipped)
-    _add_letters(writer, letters) if letters else _add_vocabulary(writer)
+    _add_letters(writer, letters) if letters else add_vocabulary(writer)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -96,7 +96,7 @@ def _add_settings(writer: gguf.GGUFWriter, config: Any, flipped: bool) -> None:
         writer.add_expert_used_count(config.num_experts_per_tok)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"w{number}" for number in range(len(tokens), VOCABULARY)]
     kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[_BYTE] * 256]

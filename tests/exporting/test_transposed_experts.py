@@ -88,11 +88,9 @@ def logits(model: MixtralForCausalLM) -> torch.Tensor:
     [
         ("peft", "not_as_trained"),
         ("vllm", "not_as_trained"),
-        ("llama.cpp", "not_as_trained"),
-        (
-            "mistral.rs",
-            "refused",
-        ),  # it finds Mixtral's experts under no name, as it has them one by one on disk
+        # These two find Mixtral's experts under no name, as it has them one by one on disk.
+        ("llama.cpp", "refused"),
+        ("mistral.rs", "refused"),
     ],
 )
 def test_transposed_experts_are_reported_and_merged_as_trained(

@@ -29,7 +29,7 @@ from adaptry.core.errors import Conflict, NotFound, Unavailable
 from adaptry.core.failpoints import GC_POINTS, NAMES, VARIABLE, WITH_FILES
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push, upload
-from adaptry.storage.catalog.pending_deletes import LAPSES
+from adaptry.storage.catalog.pending_deletes import DELETE_TIMEOUT
 from adaptry.storage.catalog.rows import PendingDeleteRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
@@ -73,9 +73,9 @@ class Standing:
         """Until it stands still, or has ended."""
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
-    def reached(self, patience: float = 60) -> bool:
+    def reached(self, timeout: float = 60) -> bool:
         """Whether it stands or has ended, after so many seconds at most."""
-        self._watcher.join(patience)
+        self._watcher.join(timeout)
         return not self._watcher.is_alive()
 
     def answer(self) -> str:
@@ -170,7 +170,7 @@ def _let_lapse(registry: LocalRegistry) -> None:
     with registry.catalog.write() as tx:
         for row in tx.exec(select(PendingDeleteRow)):
             assert row.deleting_since
-            row.deleting_since = row.deleting_since - LAPSES
+            row.deleting_since = row.deleting_since - DELETE_TIMEOUT
 
 
 STORM = [

@@ -14,7 +14,7 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection import process as processes
-from adaptry.adapters.inspection.inspector import PATIENCE, Inspector, WeightsSource
+from adaptry.adapters.inspection.inspector import TIMEOUT, Inspector, WeightsSource
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
@@ -49,10 +49,10 @@ class Counting(Inspector):
         tensors: Mapping[str, TensorInfo],
         source: WeightsSource,
         tenant: str = "",
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> WeightsInspection:
         self.files += 1
-        return super().inspect(tensors, source, tenant, patience)
+        return super().inspect(tensors, source, tenant, timeout)
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from adaptry.adapters.inspection import process as processes
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.files import WeightsFile, inspect_content, inspect_tiny
 from adaptry.adapters.inspection.inspector import Inspector
-from adaptry.adapters.inspection.protocol import MOST_TENSORS
+from adaptry.adapters.inspection.protocol import MAX_TENSORS
 from adaptry.adapters.inspection.result import TensorStatistics
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.testing.samples import Tensors, write_safetensors
@@ -248,7 +248,7 @@ def test_as_many_tensors_as_a_header_may_have_are_inspected(inspector: Inspector
 def test_more_tensors_than_one_request_lists_are_inspected_in_an_open_file(
     inspector: Inspector, tmp_path: Path
 ) -> None:
-    many = 2 * MOST_TENSORS + 7
+    many = 2 * MAX_TENSORS + 7
     infos, data = placed({f"t{number}": ("F32", (1,), struct.pack("<f", number)) for number in range(many)})
     (tmp_path / "whole").write_bytes(data)
     with (tmp_path / "whole").open("rb") as file:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.runners import PATIENCE, wait_until
+from adaptry.testing.runners import TIMEOUT, wait_until
 from adaptry.testing.warm_python import WarmPython, run_warm
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
@@ -68,9 +68,9 @@ def test_a_job_that_fails_fails_the_call_that_waits_for_it(busy: LocalRegistry, 
         process([*COMMAND, *words], stderr=subprocess.PIPE) as waiting,
         process([*COMMAND, "work", "--data", str(data)], stderr=subprocess.DEVNULL) as worker,
     ):
-        _, told = waiting.communicate(timeout=PATIENCE)
+        _, told = waiting.communicate(timeout=TIMEOUT)
         worker.send_signal(signal.SIGTERM)
-        worker.wait(PATIENCE)
+        worker.wait(TIMEOUT)
     assert waiting.returncode == 3
     assert "no adapter acme/nothing" in told
     assert worker.returncode == 0

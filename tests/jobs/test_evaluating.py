@@ -24,7 +24,7 @@ from ..vllm import models
 
 pytestmark = tiny_task.MARKS
 
-PATIENCE = 1800.0  # seconds: lm-eval imports for twenty, and on a busy machine for minutes
+TIMEOUT = 1800.0  # seconds: lm-eval imports for twenty, and on a busy machine for minutes
 TONE = AdapterName.parse("acme/tone")
 HELD = '''\
 """Prompts that wait until the file `go` is there; the file `waiting` then has the process."""
@@ -74,7 +74,7 @@ class Evaluation:
 
     def wait_for_lm_eval(self) -> int:
         """Waits until it is in the middle of the task `held`; its process."""
-        wait_until((self.tasks / "waiting").exists, "lm-eval to make its prompts", PATIENCE)
+        wait_until((self.tasks / "waiting").exists, "lm-eval to make its prompts", TIMEOUT)
         process = int((self.tasks / "waiting").read_text())
         assert is_alive(process)
         (self.tasks / "waiting").unlink()
@@ -101,7 +101,7 @@ def is_alive(process: int) -> bool:
 
 def test_results_of_lm_eval_become_evidence_with_samples(evaluation: Evaluation) -> None:
     job = evaluation.submit("likely")
-    assert RunnerProcess(evaluation.data, "--once", environ=evaluation.environ).wait(PATIENCE) == 0
+    assert RunnerProcess(evaluation.data, "--once", environ=evaluation.environ).wait(TIMEOUT) == 0
     done = evaluation.registry.jobs.get(job)
     assert done.state == "done", done.error
     assert done.result is not None
@@ -133,5 +133,5 @@ def test_another_runner_repeats_an_evaluation_whose_runner_was_killed(evaluation
         wait_until(lambda: not is_alive(process), "lm-eval to end")
     (evaluation.tasks / "go").touch()
     with start_runner(evaluation.data, environ=evaluation.environ):
-        assert wait_for_job(evaluation.registry, job, PATIENCE).state == "done"
+        assert wait_for_job(evaluation.registry, job, TIMEOUT).state == "done"
     assert evaluation.values() == ["held"]

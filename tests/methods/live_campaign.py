@@ -30,7 +30,7 @@ from torch import nn
 
 from . import zoo
 from .mutations import MUTATIONS, Files
-from .peft_comparison import ByUs, ask_us, is_harmless, says_the_value_is_odd, write
+from .peft_comparison import FOREIGN, ByUs, ask_us, is_harmless, says_the_value_is_odd, write
 from .trainer_edits import TRAINER_EDITS
 from .user_edits import USER_EDITS
 from .variants import VARIANTS
@@ -183,7 +183,7 @@ def _verdict(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> 
     if ours.folder is None:
         is_nan = "infinite or NaN" in ours.refusal and not bool(theirs.after.isfinite().all())
         is_idle = "[untrained]" in ours.refusal and _is_close(theirs.after, theirs.before)
-        is_told = ours.is_unsupported or "new_head" in said or is_nan or is_idle
+        is_told = ours.is_unsupported or any(code in said for code in FOREIGN) or is_nan or is_idle
         return None if is_told else ("blocked", f"it is fine, and not merged: {ours.refusal}")
     try:
         merged = _outputs(zoo.load(kind, ours.folder))

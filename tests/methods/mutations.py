@@ -165,7 +165,8 @@ def swap_two_sides(source: random.Random, files: Files) -> str | None:
 
 
 def cast(source: random.Random, files: Files) -> str | None:
-    dtype = source.choice([torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+    dtypes = [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]
+    dtype = source.choice(dtypes)
     names = _some(source, [name for name, value in files.tensors.items() if value.is_floating_point()])
     for name in names:
         files.tensors[name] = files.tensors[name].to(dtype)

@@ -29,6 +29,8 @@ from adaptry.core.errors import AdaptryError, InvalidWeights, Unsupported
 from .families import Family
 from .mutations import PREFIX
 
+FOREIGN = ("new_head", "saved_module_dropped")
+"""Findings that say that the file has modules that the base lacks."""
 State = dict[str, torch.Tensor]
 
 
@@ -200,7 +202,7 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return None if _is_no_merge(theirs, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
     is_told_idle = any(code in said for code in UNTRAINED)
     if ours.refusal:
-        is_foreign = "new_head" in said and bool(theirs.unexpected)
+        is_foreign = any(code in said for code in FOREIGN) and bool(theirs.unexpected)
         is_right = ours.is_unsupported or is_foreign or (theirs.changes_nothing and is_told_idle)
         return None if is_right else f"it is fine, and not merged: {ours.refusal}"
     if theirs.unexpected:

@@ -29,6 +29,7 @@ METHODS = (
     *("adamss", "boft", "c3a", "deft", "delora", "fourierft", "frod", "glora", "gralora", "hira", "hra"),
     *("loha", "lokr", "miss", "oft", "osf", "peanut", "psoft", "supertuning", "tinylora", "unilora"),
     *("vblora", "vera", "waveft"),
+    *("adalora", "ia3", "pvera", "randlora", "road", "shira"),
 )
 STARTS = ("eva", "gaussian", "lora_ga", "mica", "olora", "orthogonal", "pissa", "pissa_niter_4")
 IDS = torch.tensor([[5, 9, 17, 30, 41, 8, 7, 11]])

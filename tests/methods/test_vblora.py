@@ -16,6 +16,7 @@ pytest.importorskip("peft")
 
 import peft
 import torch
+from safetensors.torch import load_file, save_file
 
 from .families import FAMILIES
 from .peft_comparison import ask_peft, ask_us, verdict
@@ -66,3 +67,18 @@ def test_another_number_in_the_config_is_judged_like_peft(
         ours = ask_us(base, adapter, tmp_path / f"merged-{topk}")
         answers[topk] = verdict(LLAMA, ask_peft(LLAMA, base, adapter), ours)
     assert {topk: answer for topk, answer in answers.items() if answer} == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_chosen_vectors_in_another_dtype_than_float32_are_refused_as_by_peft(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    base = LLAMA.save(tmp_path / "base", torch.float32)
+    file = save_adapter(base, 2, True, tmp_path / "adapter") / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file(
+        {name: value.to(dtype) if "topk_weights" in name else value for name, value in tensors.items()}, file
+    )
+    ours = ask_us(base, tmp_path / "adapter", tmp_path / "merged")
+    assert verdict(LLAMA, ask_peft(LLAMA, base, tmp_path / "adapter"), ours) is None
+    assert any("only from F32" in each for each in ours.blocked) is (dtype != torch.float32)

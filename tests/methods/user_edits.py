@@ -85,7 +85,45 @@ def name_as_in_a_state_dict(source: random.Random, files: Files) -> str | None:
     return "the adapter's name inside all names"
 
 
+def save_shards_as_empty(source: random.Random, files: Files) -> str | None:
+    """As ZeRO-3 leaves parameters that nobody gathered: without elements."""
+    names = list(files.tensors)
+    if source.random() < 0.5:
+        names = source.sample(names, source.randint(1, len(names)))
+    is_flat = source.random() < 0.6
+    for name in names:
+        value = files.tensors[name]
+        files.tensors[name] = value.new_empty([0] if is_flat or not value.dim() else [0, *value.shape[1:]])
+    return f"{len(names)} tensors without elements ({'flat' if is_flat else 'no rows'})"
+
+
+def flatten(source: random.Random, files: Files) -> str | None:
+    """As FSDP keeps parameters while it trains."""
+    names = [name for name, value in files.tensors.items() if value.dim() > 1]
+    if names and source.random() < 0.5:
+        names = source.sample(names, source.randint(1, len(names)))
+    for name in names:
+        files.tensors[name] = files.tensors[name].flatten()
+    return f"{len(names)} tensors flat" if names else None
+
+
+def save_twice(source: random.Random, files: Files) -> str | None:
+    """Under a second name, with other values."""
+    wrapper = source.choice(["module.", "_orig_mod.", "", "base_model.model.", "model."])
+    names = list(files.tensors)
+    if source.random() < 0.5:
+        names = source.sample(names, source.randint(1, len(names)))
+    added = {f"{PREFIX}{wrapper}{name.removeprefix(PREFIX)}" for name in names} - files.tensors.keys()
+    added |= {wrapper + name for name in names if source.random() < 0.3} - files.tensors.keys()
+    for name in sorted(added):
+        source_name = next(each for each in names if name.endswith(each.removeprefix(PREFIX)))
+        value = files.tensors[source_name]
+        files.tensors[name] = (value.double() + 1).to(value.dtype)
+    return f"{len(added)} of {len(names)} tensors twice, with {wrapper!r}" if added else None
+
+
 USER_EDITS: tuple[Mutation, ...] = (
     add_a_dimension, save_a_part_of_a_layer, save_a_part_of_a_layer, save_any_module, save_any_module,
     target_parameters, change_the_method, replicate_layers, add_a_key, name_as_in_a_state_dict,
+    save_shards_as_empty, flatten, save_twice,
 )  # fmt: skip

@@ -49,7 +49,7 @@ def test_a_killed_bundle_create_leaves_nothing_and_the_next_one_works(tmp_path: 
 
 
 def _is_nameless(folder: Path) -> bool:
-    descriptor = atomic._nameless(folder)
+    descriptor = atomic._open_unnamed(folder)
     if descriptor is not None:
         os.close(descriptor)
     return descriptor is not None
@@ -58,7 +58,7 @@ def _is_nameless(folder: Path) -> bool:
 def test_the_next_writer_removes_files_of_dead_processes_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic, "_nameless", lambda folder: None)
+    monkeypatch.setattr(atomic, "_open_unnamed", lambda folder: None)
     target = tmp_path / "file"
     (tmp_path / ".file.0badcafe.part").write_bytes(b"of a killed process")
     (tmp_path / ".other.0badcafe.part").write_bytes(b"another file's")
@@ -77,7 +77,7 @@ def test_an_unfinished_file_does_not_replace_the_existing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_names: bool
 ) -> None:
     if has_names:
-        monkeypatch.setattr(atomic, "_nameless", lambda folder: None)
+        monkeypatch.setattr(atomic, "_open_unnamed", lambda folder: None)
     target = tmp_path / "file"
     with atomic_file(target) as file:
         file.write(b"first")

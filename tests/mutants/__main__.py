@@ -24,7 +24,7 @@ from .copy_of_tree import ROOT, copy_tree
 from .mutant_sample import Mutant, kept_mutants
 from .page import page
 
-MOST = 50  # covering tests to run for a mutant
+MAX_TESTS = 50  # covering tests to run for a mutant
 
 
 def main() -> int:
@@ -75,7 +75,7 @@ def try_mutants(folder: Path, mutants: list[Mutant], part: int, parts: int, file
             continue
         file, line = mutant.file, mutant.change.line
         outcome = laboratory.try_mutant(
-            mutant, [covering.of(file, line)[:MOST], related.of(file, line)[:files]]
+            mutant, [covering.of(file, line)[:MAX_TESTS], related.of(file, line)[:files]]
         )
         with (folder / f"verdicts-{part}.jsonl").open("a") as written:
             written.write(json.dumps({"number": mutant.number, **asdict(outcome)}) + "\n")

@@ -179,7 +179,8 @@ FAULTS = (
     ),
     AccessFault(
         "searches find what may be read", CATALOG + "conditions.py",
-        'is_public = and_(_is("visibility"), col(TermRow.text) == "public")', 'is_public = _is("visibility")',
+        'is_public = and_(_is_field("visibility"), col(TermRow.text) == "public")',
+        'is_public = _is_field("visibility")',
         GUARD + "test_another_tenants_private_adapter_is_absent_for_every_request",
     ),
     AccessFault(
@@ -315,7 +316,7 @@ FAULTS = (
     ),
     AccessFault(
         "a debt of requests ends", CATALOG + "request_use.py",
-        " {clock} + {LONGEST_DEBT}) RETURNING", " {clock} + 1e9) RETURNING",
+        " {clock} + {MAX_DEBT_SECONDS}) RETURNING", " {clock} + 1e9) RETURNING",
         SHARED + "test_a_longer_debt_is_not_stored",
     ),
     AccessFault(

@@ -143,10 +143,10 @@ PUBLISH = _area(
      ' or document.get("use", "sig") != "sig"', "",
      ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
     ("a flood of tokens with invented key ids", GRANT + ", and six fetches a minute", KEYS,
-     "if len(provider.begun) == _MOST and now - provider.begun[0] < _WINDOW:", "if False:",
+     "if len(provider.begun) == _MAX_FETCHES and now - provider.begun[0] < _WINDOW:", "if False:",
      PUBLISHING + "test_invented_key_ids_cause_a_few_requests_only"),
     ("waiting for an issuer that is slow and fails", "503 at once, for 15 s", KEYS,
-     "if now - provider.failed_at < _PAUSE:", "if False:",
+     "if now - provider.failed_at < _RETRY_DELAY:", "if False:",
      ISSUERS + "test_after_a_slow_failure_callers_fail_immediately_for_15_seconds"),
 )  # fmt: skip
 
@@ -280,7 +280,7 @@ PROGRAMS = _area(
      "        tx.execute(sa.delete(orm.DeviceSignInRow))\n", "",
      REFRESH + "test_a_restore_that_revokes_tokens_signs_programs_out"),
     ("a program that refreshes too often", "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
-     "if kept.count_issued(tx, found.family, now - _WINDOW) >= _MOST:", "if False:",
+     "if kept.count_issued(tx, found.family, now - _WINDOW) >= _MAX_ISSUED:", "if False:",
      REFRESH + "test_a_program_that_refreshes_all_the_time_has_to_wait"),
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ from .mutant_sample import Mutant
 from .page import SECONDS
 
 Verdict = Literal["caught", "survived", "not run"]
-PATIENCE = 900  # seconds: a mutant that hangs is caught
+TIMEOUT = 900  # seconds: a mutant that hangs is caught
 SLOW_TO_LOAD = (
     "alembic", "boto3", "click", "fastapi.testclient", "httpx", "huggingface_hub", "numpy", "pydantic",
     "rich.console", "safetensors.torch", "sqlmodel", "torch", "transformers",
@@ -108,7 +108,7 @@ class Laboratory:
             finally:
                 sys.stderr.flush()
                 os._exit(0)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while os.waitpid(child, os.WNOHANG) == (0, 0):
             if time.monotonic() > deadline:
                 os.killpg(child, signal.SIGKILL)

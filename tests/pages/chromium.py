@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 AXE = Path(sys.prefix) / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_PATIENCE = 60_000  # milliseconds, for a busy machine
+_TIMEOUT = 60_000  # milliseconds, for a busy machine
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
 
@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
 def new_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page with cookies of its own, closed after the block. (`Any`: Playwright's options of a context.)"""
     with browser.new_context(**options) as context:
-        context.set_default_timeout(_PATIENCE)
+        context.set_default_timeout(_TIMEOUT)
         yield context.new_page()
 
 

@@ -30,8 +30,8 @@ from adaptry.testing.runners import RunnerProcess
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.pages.weight_figures import (
     LEVELS,
-    MOST_KINDS,
-    MOST_LAYERS,
+    MAX_KINDS,
+    MAX_LAYERS,
     distances_by_place,
     find_axes,
     heat_map,
@@ -189,12 +189,12 @@ def _statistics(layers: int, kinds: int, rank: int = 4) -> WeightStatistics:
 def test_the_largest_models_are_drawn_within_bounds_and_the_rest_is_counted() -> None:
     found = _statistics(200, 40)
     axes = find_axes([found])
-    assert (len(axes.layers), len(axes.kinds)) == (MOST_LAYERS, MOST_KINDS)
+    assert (len(axes.layers), len(axes.kinds)) == (MAX_LAYERS, MAX_KINDS)
     assert (axes.all_layers, axes.all_kinds, axes.is_whole) == (200, 40, False)
     drawn = heat_map(axes, dict(norms_by_place(found)), 250.0)
-    assert sum(path.count("M") for path in drawn.paths) == MOST_LAYERS * MOST_KINDS
-    assert sum(map(len, drawn.paths)) < 30 * MOST_LAYERS * MOST_KINDS
-    assert len(spectra(axes, [found, None])) == MOST_KINDS
+    assert sum(path.count("M") for path in drawn.paths) == MAX_LAYERS * MAX_KINDS
+    assert sum(map(len, drawn.paths)) < 30 * MAX_LAYERS * MAX_KINDS
+    assert len(spectra(axes, [found, None])) == MAX_KINDS
 
 
 def test_layers_are_in_the_order_of_their_numbers_and_levels_follow_the_values() -> None:

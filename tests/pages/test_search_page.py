@@ -40,7 +40,7 @@ def test_facets_count_every_match_beyond_the_first_page(many: LocalRegistry) -> 
 
 
 def test_a_count_stops_at_its_limit_and_is_marked_as_incomplete(many: LocalRegistry) -> None:
-    part = count_facets(many.versions, "", most=450)
+    part = count_facets(many.versions, "", maximum=450)
     assert (part.examined, part.is_all) == (450, False)
 
 

@@ -14,7 +14,7 @@ from tests.pages.statements import statements_of
 from adaptry_api.testing import Server
 
 REFS = (f"{TONE}@1", f"{TONE}@prod", f"{TONE}@5", f"{TONE}@2", f"{SQL}@prod", f"{SQL}@2")
-MOST = 40
+MAX_STATEMENTS = 40
 """Statements of one request."""
 PAGES = (
     "/",
@@ -49,10 +49,10 @@ def test_six_versions_are_compared_with_the_statements_of_two(
         statements_of(browser, f"{path}?{urlencode([('ref', ref) for ref in REFS[:count]])}")
         for count in (2, 6)
     )
-    assert len(two) == len(six) <= MOST, "\n".join(six)
+    assert len(two) == len(six) <= MAX_STATEMENTS, "\n".join(six)
 
 
 @pytest.mark.parametrize("address", PAGES)
 def test_a_page_reads_the_database_a_bounded_number_of_times(team_on_postgres: Server, address: str) -> None:
     statements = statements_of(Browser(team_on_postgres), address)
-    assert 0 < len(statements) <= MOST, "\n".join(statements)
+    assert 0 < len(statements) <= MAX_STATEMENTS, "\n".join(statements)

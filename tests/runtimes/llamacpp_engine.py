@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-os.environ["NO_LOCAL_GGUF"] = "1"
 
-from tests.exporting.llamacpp import all_log_probabilities
+from tests.runtimes.llamacpp_packages import use_packages_of
+
+use_packages_of(sys.argv[1])
+
+from tests.exporting.llamacpp import all_log_probabilities  # noqa: E402
 
 
 def converted(converter: str, base: str, adapter: str, file: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
-from adaptry.checks.runtimes.vllm_classes import EMBEDDING_MODULES, WITHOUT_ADAPTERS
+from adaptry.checks.runtimes.vllm_classes import EMBEDDING_MODULES, SPLIT_MODULES, WITHOUT_ADAPTERS
 from adaptry.checks.runtimes.vllm_names import RENAMED, RENAMED_PREFIXES
 from adaptry.checks.runtimes.vllm_towers import PARTS
 
@@ -62,6 +64,20 @@ for name in sorted(ModelRegistry.models):
     found[name] = [*keys.language_model, towers]
 print("\\n" + json.dumps(found))
 """
+READ_PACKED = """
+import json
+from vllm.model_executor.models.registry import ModelRegistry
+found = {}
+for name in sorted(ModelRegistry.models):
+    try:
+        one = ModelRegistry.models[name].load_model_cls()
+    except Exception:
+        continue
+    packed = getattr(one, "packed_modules_mapping", None)
+    if getattr(one, "supports_lora", False) and isinstance(packed, dict):
+        found[name] = sorted(key for key, parts in packed.items() if parts != [key])
+print("\\n" + json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +116,17 @@ def test_every_class_applies_adapters_to_the_parts_that_vllm_applies_them_to(pyt
     listed = {name: [parts.language, [*parts.towers]] for name, parts in PARTS.items()}
 
     assert {name: listed.get(name) for name in found} == found
+
+
+@pytest.mark.heavy
+def test_every_module_of_a_model_that_vllm_knows_only_as_several_is_listed(python: str) -> None:
+    source = Path(transformers.__file__).parent / "models"
+    texts = [file.read_text() for file in source.glob("*/modeling_*.py")]
+    found: dict[str, frozenset[str]] = {}
+    for name, packed in answer(python, READ_PACKED).items():
+        own = [text for text in texts if f"class {name}(" in text]
+        modules = {key for key in packed if any(f"self.{key} = nn.Linear" in text for text in own)}
+        if modules:
+            found[name] = frozenset(modules)
+
+    assert found == SPLIT_MODULES

@@ -172,7 +172,7 @@ def test_a_search_reads_no_more_rows_in_a_large_registry(
     """(PostgreSQL reads a table of so few rows as a whole.)"""
     catalogs = [Catalog(url) for url in sqlite_catalogs]
     monkeypatch.setattr(search, "SELECTIVE", 20)  # so that the small registry has more of everything, too
-    monkeypatch.setattr(search, "MOST_TESTS", 400)  # so that rare matches are bounded
+    monkeypatch.setattr(search, "MAX_TESTS", 400)  # so that rare matches are bounded
     for query in QUERIES:
         for sort in ("newest", SORTS[QUERIES.index(query) % len(SORTS)]):
             check_flat(catalogs, identity, query, sort)
@@ -223,7 +223,7 @@ def test_a_reader_gets_readable_adapters_in_listing_order(
     catalogs: list[Catalog], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By spans, and (with more than `most` of them) by an index of all adapters."""
-    monkeypatch.setattr(adapter_pages, "_MOST_SPANS", most)
+    monkeypatch.setattr(adapter_pages, "_MAX_SPANS", most)
     registry = LocalRegistry(RegistryContext(catalogs[0], MemoryBlobs()))
 
     def listed(identity: Identity, namespace: str | None, sort: str, reverse: bool) -> list[AdapterInfo]:

@@ -44,9 +44,9 @@ class Writers:
         """Those that are committed."""
         raise NotImplementedError
 
-    def limit(self, patience: float) -> None:
+    def limit(self, timeout: float) -> None:
         """Writers wait so many seconds from now on."""
-        self.group = GroupCommit(self.group._connection, patience)
+        self.group = GroupCommit(self.group._connection, timeout)
 
     def together(self, *changes: Change) -> list[Future[None]]:
         """Each change by a writer of its own, in this order. The first has its turn until the others wait."""

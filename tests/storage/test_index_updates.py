@@ -65,7 +65,7 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def one_row_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every edit is completed later, version by version."""
-    monkeypatch.setattr(index_updates, "MOST_ROWS", 0)
+    monkeypatch.setattr(index_updates, "MAX_ROWS", 0)
 
 
 def steps(count: int) -> Callable[[], bool]:
@@ -116,7 +116,7 @@ def test_no_transaction_changes_many_rows(
     catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = with_versions(catalog, tmp_path, 12)
-    monkeypatch.setattr(index_updates, "MOST_ROWS", 8)
+    monkeypatch.setattr(index_updates, "MAX_ROWS", 8)
     changed = [0]
     original = registry.catalog.write_nondurable
     before = postings(registry)

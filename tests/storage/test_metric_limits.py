@@ -42,8 +42,8 @@ def test_a_version_has_at_most_1024_metrics(registry: LocalRegistry) -> None:
 def test_a_version_has_a_limited_number_of_logged_values(
     registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert metrics.MOST_VALUES == 10_000
-    monkeypatch.setattr(metrics, "MOST_VALUES", 5)
+    assert metrics.MAX_VALUES == 10_000
+    monkeypatch.setattr(metrics, "MAX_VALUES", 5)
     for value in range(4):
         registry.metrics.log(FIRST, {"loss": value})
     with pytest.raises(Invalid, match="has 4 logged values, and may have at most 5"):

@@ -102,7 +102,7 @@ def check(
     ]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search, "SELECTIVE", selective)
-        patched.setattr(search, "MOST_TESTS", tests)
+        patched.setattr(search, "MAX_TESTS", tests)
         found = list(iter_items(lambda cursor: page_of(registry, who, query, cursor, page, sort, reverse)))
     assert [one.label for one in found] == readable
 
@@ -214,7 +214,7 @@ def test_a_cursor_reveals_nothing_about_hidden_adapters(
     registry: LocalRegistry = request.getfixturevalue(f"{kind}_library")[0]
     reader = registry.on_behalf_of(READER)
     monkeypatch.setattr(search, "SELECTIVE", 1)
-    monkeypatch.setattr(search, "MOST_TESTS", 4)
+    monkeypatch.setattr(search, "MAX_TESTS", 4)
     query, about = "-(rank>=0 OR -rank>=0)", "search -(rank>=0 OR -rank>=0) by size 0"
     told = cursors.decode(registry.versions.search(query, None, 1, sort="size").next or "", about)
     assert json.loads(told)[1] > 0

@@ -14,7 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData, InvalidPath, NotFound, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.operations.transfer.quick_pull import pull_quickly
+from adaptry.operations.transfer.quick_pull import try_fast_pull
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange
 from adaptry.storage.connect import connect, open_local
@@ -59,7 +59,7 @@ def test_a_quick_pull_writes_and_counts_what_a_pull_does(
 ) -> None:
     before = whole.version(ref).downloads
 
-    version = pull_quickly(lazy, Ref.parse(ref), tmp_path / "quick")
+    version = try_fast_pull(lazy, Ref.parse(ref), tmp_path / "quick")
     pulled = pull(whole, ref, tmp_path / "pulled")
 
     assert version is not None
@@ -74,7 +74,7 @@ def test_a_quick_pull_writes_and_counts_what_a_pull_does(
 def test_a_version_is_found_by_the_digits_of_its_digest(lazy: LazyRegistry, whole: LocalRegistry) -> None:
     digest = digest_of(whole, 3)
 
-    found = [lazy.find_quickly(Ref.parse(f"acme/tone@{text}")) for text in (digest, digest[:20])]
+    found = [lazy.try_find(Ref.parse(f"acme/tone@{text}")) for text in (digest, digest[:20])]
 
     assert [version and version.number for version in found] == [3, 3]
 
@@ -83,36 +83,36 @@ def test_a_version_is_found_by_the_digits_of_its_digest(lazy: LazyRegistry, whol
 def test_a_version_that_needs_an_explanation_is_not_pulled_plainly(
     lazy: LazyRegistry, tmp_path: Path, ref: str
 ) -> None:
-    assert pull_quickly(lazy, Ref.parse(ref), tmp_path / "quick") is None
+    assert try_fast_pull(lazy, Ref.parse(ref), tmp_path / "quick") is None
     assert not (tmp_path / "quick").exists()
 
 
 def test_an_existing_folder_is_left_to_the_other_pull(lazy: LazyRegistry, tmp_path: Path) -> None:
     (tmp_path / "quick").mkdir()
 
-    assert pull_quickly(lazy, Ref.parse("acme/tone"), tmp_path / "quick") is None
+    assert try_fast_pull(lazy, Ref.parse("acme/tone"), tmp_path / "quick") is None
 
 
 def test_another_registry_is_left_to_the_other_pull(whole: LocalRegistry, tmp_path: Path) -> None:
-    assert pull_quickly(whole, Ref.parse("acme/tone"), tmp_path / "quick") is None
+    assert try_fast_pull(whole, Ref.parse("acme/tone"), tmp_path / "quick") is None
 
 
 def test_a_version_that_is_revoked_after_it_was_found_is_refused(
     lazy: LazyRegistry, whole: LocalRegistry
 ) -> None:
-    version = lazy.find_quickly(Ref.parse("acme/tone@3"))
+    version = lazy.try_find(Ref.parse("acme/tone@3"))
     assert version is not None
     change = StateChange(state="revoked", reason="it leaks its training data")
     whole.versions.set_state(TONE, version.digest, change, 0)
 
     # The user of a folder may still read the files of a revoked version, but not pull it.
-    assert lazy.find_quickly(Ref.parse("acme/tone@3")) is None
+    assert lazy.try_find(Ref.parse("acme/tone@3")) is None
     with pytest.raises(Withdrawn):
         pull(lazy, "acme/tone@3", Path("nowhere"))
 
 
 def test_a_lost_file_is_reported_by_the_whole_registry(lazy: LazyRegistry, whole: LocalRegistry) -> None:
-    version = lazy.find_quickly(Ref.parse("acme/tone@1"))
+    version = lazy.try_find(Ref.parse("acme/tone@1"))
     assert version is not None
     whole.context.blobs.delete(version.files[0].sha256)
 
@@ -121,7 +121,7 @@ def test_a_lost_file_is_reported_by_the_whole_registry(lazy: LazyRegistry, whole
 
 
 def test_an_unknown_file_is_reported_by_the_whole_registry(lazy: LazyRegistry) -> None:
-    version = lazy.find_quickly(Ref.parse("acme/tone@1"))
+    version = lazy.try_find(Ref.parse("acme/tone@1"))
     assert version is not None
     with pytest.raises(NotFound, match="no file 'none'"):
         lazy.files.read(TONE, version.digest, "none")
@@ -133,7 +133,7 @@ def test_a_damaged_manifest_is_not_believed(lazy: LazyRegistry, whole: LocalRegi
         changed = "UPDATE revisions SET manifest = CAST(manifest || ' ' AS BLOB) WHERE digest = ?"
         connection.execute(changed, (digest,))
 
-    assert lazy.find_quickly(Ref.parse("acme/tone@1")) is None
+    assert lazy.try_find(Ref.parse("acme/tone@1")) is None
     with pytest.raises(CorruptData, match="manifest"):
         pull(lazy, "acme/tone@1", tmp_path / "pulled")
 
@@ -149,7 +149,7 @@ def test_a_path_outside_the_folder_is_never_written(
         for table in ("versions", "commits"):
             connection.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", (new, old))
 
-    assert pull_quickly(lazy, Ref.parse("acme/tone@1"), tmp_path / "quick") is None
+    assert try_fast_pull(lazy, Ref.parse("acme/tone@1"), tmp_path / "quick") is None
     with pytest.raises(InvalidPath):
         pull(lazy, "acme/tone@1", tmp_path / "quick")
     assert not (tmp_path / "escaped.json").exists()
@@ -158,13 +158,13 @@ def test_a_path_outside_the_folder_is_never_written(
 def test_files_known_to_be_damaged_are_not_pulled_plainly(
     lazy: LazyRegistry, whole: LocalRegistry, tmp_path: Path
 ) -> None:
-    version = lazy.find_quickly(Ref.parse("acme/tone@1"))
+    version = lazy.try_find(Ref.parse("acme/tone@1"))
     assert version is not None
     with closing(connect_sqlite(tmp_path / "data" / "catalog.sqlite")) as connection, connection:
         marks = (version.files[0].sha256.hex, "it was changed", "2026-01-01 00:00:00.000000")
         connection.execute("INSERT INTO damaged_files (digest, reason, found_at) VALUES (?, ?, ?)", marks)
 
-    assert lazy.find_quickly(Ref.parse("acme/tone@1")) is None
+    assert lazy.try_find(Ref.parse("acme/tone@1")) is None
     with pytest.raises(CorruptData, match="it was changed"):
         lazy.files.read(TONE, version.digest, version.files[0].path)
 

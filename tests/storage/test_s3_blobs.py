@@ -99,7 +99,7 @@ def test_a_hash_counts_only_for_the_segments_it_was_computed_from(place: S3Locat
 def test_an_abandoned_lease_expires(place: S3Location, monkeypatch: pytest.MonkeyPatch) -> None:
     dead, living = S3Blobs(place), S3Blobs(place)
     dead.staging(KEY)  # and never put down
-    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LEASE_SECONDS", -1.0)
     with living.staging(KEY) as staged:
         staged.append(0, [b"mine"])
         staged.publish(Digest.of(b"mine"))

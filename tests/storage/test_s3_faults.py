@@ -99,7 +99,7 @@ def test_a_temporary_fault_causes_no_loss_damage_or_leftovers(
     except AdaptryError as refused:
         assert refused.message
         proxy.disarm()
-        monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
+        monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LEASE_SECONDS", -1.0)
         assert act(case) == right
     else:
         assert answer == right or (fault in FLIPS and isinstance(answer, bytes))
@@ -136,7 +136,7 @@ def require_whole(case: Case, healthy: S3Blobs) -> None:
 
 def require_swept(healthy: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sweep does a day later leaves nothing but blobs."""
-    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
+    monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LEASE_SECONDS", -1.0)
     monkeypatch.setattr("adaptry.storage.blobs.s3.store._ABANDONED", -1.0)
     for key in tuple(healthy.stagings()):
         with healthy.staging(key) as staged:

@@ -33,8 +33,8 @@ from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.webhooks.delivery import LEASE, webhook_connector
-from adaptry.storage.webhooks.sender import KEEP, WebhookSender
-from adaptry.storage.webhooks.tries import EXPIRY, MOST_TRIES, PAUSES, next_try
+from adaptry.storage.webhooks.retry_schedule import EXPIRY, MAX_ATTEMPTS, PAUSES, next_try
+from adaptry.storage.webhooks.sender import DELIVERY_RETENTION, WebhookSender
 from adaptry.testing.receivers import receiving
 
 TONE = AdapterName.parse("acme/tone")
@@ -53,9 +53,9 @@ class Scene:
     def clock(self) -> datetime:
         return self.now
 
-    def new_sender(self, *, is_allowed: bool = True, at_once: int = 64) -> WebhookSender:
+    def new_sender(self, *, is_allowed: bool = True, concurrency: int = 64) -> WebhookSender:
         connector = webhook_connector((HERE,) if is_allowed else (), None)
-        return WebhookSender(self.registry.catalog, connector, self.clock, at_once)
+        return WebhookSender(self.registry.catalog, connector, self.clock, concurrency)
 
     def add(self, url: str, **options: object) -> CreatedSecret:
         # `Any` kind of field, checked by the request itself.
@@ -88,12 +88,12 @@ def test_a_receiver_that_fails_is_tried_eight_times_within_a_day_with_one_id(sce
     with receiving(500) as receiver:
         made = scene.add(receiver.url)
         scene.happen()
-        for _ in range(MOST_TRIES + 2):
+        for _ in range(MAX_ATTEMPTS + 2):
             scene.send()
             (one,) = scene.log(made)
             scene.now = one.due_at or scene.now
 
-        assert len(receiver.messages) == MOST_TRIES == 8
+        assert len(receiver.messages) == MAX_ATTEMPTS == 8
         assert len({message.id for message in receiver.messages}) == 1
         assert scene.now - NOW <= EXPIRY
         assert (one.state, one.status, one.attempts) == ("failed", 500, 8)
@@ -111,13 +111,13 @@ def test_a_receiver_that_fails_is_tried_eight_times_within_a_day_with_one_id(sce
 def test_tries_are_spread_by_chance_and_end_within_a_day() -> None:
     for chance in (0.0, 0.5, 1.0):
         at = NOW
-        for attempt in range(1, MOST_TRIES):
+        for attempt in range(1, MAX_ATTEMPTS):
             following = next_try(attempt, NOW, at, chance)
             assert following is not None
             assert 0.84 < (following - at).total_seconds() / PAUSES[attempt - 1] < 1.06
             at = following
         assert at - NOW < EXPIRY
-        assert next_try(MOST_TRIES, NOW, at, chance) is None
+        assert next_try(MAX_ATTEMPTS, NOW, at, chance) is None
     assert next_try(7, NOW, NOW + timedelta(hours=23), 0.5) is None
 
 
@@ -203,7 +203,7 @@ def test_a_receiver_that_hangs_delays_no_other(scene: Scene) -> None:
 
 
 def test_webhooks_take_turns_after_each_message_if_there_are_more_than_threads(scene: Scene) -> None:
-    sender = scene.new_sender(at_once=1)
+    sender = scene.new_sender(concurrency=1)
     with receiving(is_open=False) as first, receiving(is_open=False) as second:
         scene.add(first.url)
         scene.add(second.url)
@@ -333,7 +333,7 @@ def test_a_receiver_gets_nothing_once_its_owners_token_is_revoked(scene: Scene) 
 def test_a_removal_deletes_messages_in_parts_and_asks_for_the_right_before(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_deliveries, "MOST_DELETED", 2)
+    monkeypatch.setattr(webhook_deliveries, "MAX_DELETED", 2)
     first, second = scene.add("http://192.0.2.1/"), scene.add("http://192.0.2.2/")
     for _ in range(5):
         scene.registry.webhooks.test(first.webhook.id)
@@ -362,11 +362,11 @@ def test_old_messages_are_deleted(scene: Scene) -> None:
         made = scene.add(receiver.url)
         scene.happen()
         scene.send()
-        scene.now += KEEP - timedelta(hours=1)
+        scene.now += DELIVERY_RETENTION - timedelta(hours=1)
         scene.happen(AdapterName.parse("acme/voice"))
         scene.send()
     with scene.registry.catalog.write() as tx:
-        assert webhook_deliveries.prune(tx, scene.now + timedelta(hours=2) - KEEP, 100) == 1
+        assert webhook_deliveries.prune(tx, scene.now + timedelta(hours=2) - DELIVERY_RETENTION, 100) == 1
     assert [one.kind for one in scene.log(made)] == ["adapter.created"]
 
 

@@ -22,7 +22,7 @@ from adaptry.registry.http import HttpRegistry
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "topology"
 _START_SECONDS = 120
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 
 class TopologyProcesses:
@@ -52,7 +52,7 @@ class TopologyProcesses:
 
     def wait(self, until: Callable[[dict[str, dict[str, Any]]], bool]) -> None:
         """Until the state is so. A topology that does not get there fails the test, with its logs."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _TIMEOUT
         while not until(self.state()):
             assert time.monotonic() < end, f"{self.state()}\n{logs(self.folder)}"
             time.sleep(0.05)

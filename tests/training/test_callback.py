@@ -170,7 +170,7 @@ def test_a_loaded_version_can_be_trained_on(registry: Registry, train: Train) ->
 def test_an_unreachable_registry_does_not_stop_a_training_run(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", patience=0.1, retry=0.01)
+    callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", timeout=0.1, retry=0.01)
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         trainer = train(callback)
     assert trainer.state.global_step == 6 and callback.released is None
@@ -332,7 +332,7 @@ def test_the_logged_command_pushes_what_the_training_could_not(
     tiny_model().save_pretrained("llama")
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained("./llama"), config)
-    callback = AdaptryCallback("http://127.0.0.1:9", TONE, run="alone", patience=0.1, retry=0.01)
+    callback = AdaptryCallback("http://127.0.0.1:9", TONE, run="alone", timeout=0.1, retry=0.01)
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         train(callback, model=model)
     (said,) = (line for line in caplog.messages if "checkpoint" not in line and line.startswith(f"{TONE} is"))

@@ -25,7 +25,7 @@ def test_a_registry_that_comes_back_gets_everything_in_order(tmp_path: Path) -> 
     outbox = Outbox(said.append, retry=0.001)
     outbox.enqueue("first", folder, first)
     outbox.enqueue("second", folder, lambda files: done.append("second"))
-    assert outbox.drain(patience=30) == ()
+    assert outbox.drain(timeout=30) == ()
     assert done == ["first", "second"]
     assert said == ["first waits for the registry: nobody answers"]
 
@@ -39,7 +39,7 @@ def test_a_refused_push_does_not_block_others_and_is_kept(tmp_path: Path) -> Non
     outbox = Outbox(lambda text: None, retry=0.001)
     outbox.enqueue("first", folder, refused)
     outbox.enqueue("second", folder, lambda files: done.append(sorted(path.name for path in files.iterdir())))
-    (left,) = outbox.drain(patience=30)
+    (left,) = outbox.drain(timeout=30)
     assert done == [["adapter_config.json", "adapter_model.safetensors"]]
     assert (left.title, left.error and left.error.message) == ("first", "no")
     assert (left.folder / "adapter_model.safetensors").read_bytes() == (
@@ -57,7 +57,7 @@ def test_a_fault_is_reported_and_blocks_nothing(tmp_path: Path) -> None:
     outbox = Outbox(said.append, retry=0.001)
     outbox.enqueue("first", folder, broken)
     outbox.enqueue("second", folder, lambda files: done.append("second"))
-    (left,) = outbox.drain(patience=30)
+    (left,) = outbox.drain(timeout=30)
     assert (done, left.title) == (["second"], "first")
     assert said == ["first was not pushed: OSError: [Errno 28] No space left on device"]
     shutil.rmtree(left.folder.parent)
@@ -71,7 +71,7 @@ def test_a_folder_may_be_deleted_once_it_is_enqueued(tmp_path: Path) -> None:
         "first", folder, lambda files: seen.append((files / "adapter_model.safetensors").read_bytes())
     )
     shutil.rmtree(folder)
-    assert outbox.drain(patience=30) == ()
+    assert outbox.drain(timeout=30) == ()
     assert seen == [data]
 
 
@@ -79,4 +79,4 @@ def test_a_folder_without_an_adapter_is_not_queued(tmp_path: Path) -> None:
     outbox = Outbox(lambda text: None)
     with pytest.raises(NotFound):
         outbox.enqueue("nothing", tmp_path / "nowhere", lambda files: None)
-    assert outbox.drain(patience=30) == ()
+    assert outbox.drain(timeout=30) == ()

@@ -79,10 +79,10 @@ def test_a_push_gives_up_after_longest_failing_even_if_tries_are_left(
     dead = LocalRegistry(registry.context)
     dead.uploads = ClosedUploads(registry.context)
     dead.versions = UnreachableVersions(registry.context)
-    patience = RetryPolicy(tries=10**9, first_wait=0, longest_failing=0)
+    timeout = RetryPolicy(tries=10**9, first_wait=0, longest_failing=0)
 
     with pytest.raises(Unavailable, match="no route"):
-        transfer.push(dead, open_dir(folder if is_small else large), "acme/tone", retry=patience)
+        transfer.push(dead, open_dir(folder if is_small else large), "acme/tone", retry=timeout)
 
 
 def test_a_push_after_a_failed_one_sends_only_missing_large_files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.operations.training_runs import RunPlace, locate_in_run, name_adapters, valid_name
+from adaptry.operations.training_runs import RunPosition, locate_in_run, name_adapters, valid_name
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from adaptry.operations.training_runs import RunPlace, locate_in_run, name_adapt
 )
 def test_a_path_shows_run_and_step(path: str, run: str, steps: tuple[int, ...]) -> None:
     parts = path.split("/") if path else []
-    assert locate_in_run(parts) == RunPlace(tuple(run.split("/")) if run else (), steps)
+    assert locate_in_run(parts) == RunPosition(tuple(run.split("/")) if run else (), steps)
 
 
 def test_files_under_a_name_that_the_user_chose_are_runs_with_epochs() -> None:
-    assert locate_in_run(["sd"], "style-000004.safetensors") == RunPlace(("sd", "style"), (4,))
-    assert locate_in_run(["sd"], "style-step00000500.safetensors") == RunPlace(("sd", "style"), (500,))
-    assert locate_in_run([], "style.safetensors") == RunPlace(("style",))
+    assert locate_in_run(["sd"], "style-000004.safetensors") == RunPosition(("sd", "style"), (4,))
+    assert locate_in_run(["sd"], "style-step00000500.safetensors") == RunPosition(("sd", "style"), (500,))
+    assert locate_in_run([], "style.safetensors") == RunPosition(("style",))
 
 
 def test_names_are_paths_made_valid_and_do_not_depend_on_other_runs() -> None:

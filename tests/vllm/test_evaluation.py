@@ -66,7 +66,7 @@ def test_an_engine_gives_the_numbers_of_peft(
     ("model", "says"),
     [
         (vllm_server.NAME, "which does not identify a version"),
-        (f"{NAME}@2", "and not by"),
+        (f"{NAME}@2", "not with"),
         ("acme/none@prod", "the engine does not serve acme/none@prod (404)"),
     ],
 )

@@ -14,7 +14,7 @@ from .test_resolver import close_to, logprobs
 pytestmark = vllm_server.PYTHON.marks
 
 _STEP = re.compile(r"(Adding lora\. Model id|Removing adapter int id): (\d+)")
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 
 def residents(log: Path) -> set[int]:
@@ -29,7 +29,7 @@ def residents(log: Path) -> set[int]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _TIMEOUT
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -192,7 +192,7 @@ def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
     bench: Bench, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the registry would not know of it, and would call its recall complete."""
-    monkeypatch.setattr("adaptry.integrations.serving.vllm.worker.MOST_RESIDENTS", 2)
+    monkeypatch.setattr("adaptry.integrations.serving.vllm.worker.MAX_RESIDENTS", 2)
     for seed in (1, 2, 3):
         publish(seed=seed)
 

@@ -33,7 +33,7 @@ _LIBRARIES = {
     "torchtune": "torchtune",
 }
 _PAGE = 200
-_FURTHEST = 1000
+_MAX_COMMITS = 1000
 """Maximum number of commits searched for the one that changed a file."""
 
 
@@ -90,12 +90,12 @@ class AdapterRepository(Repository):
         return format.weights if format and (commit.number or commit.carries) else None
 
     def _version(self, commit: CommitInfo) -> Ref | None:
-        """The version with the same weights as a commit."""
+        """The version that has the same weights as the commit."""
         number = commit.number or commit.carries
         return Ref(self.info.name, Number(number)) if number else None
 
     def details(self, revision: str) -> RepositoryDetails:
-        """The same as the snapshot's, without reading the list of files. Raises `RevisionNotFound`."""
+        """The details that the snapshot has, without reading the list of files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commits.get(self.info.name, revision)
         return self._about(commit, self._files(commit), self._carried(commit))
 
@@ -122,12 +122,12 @@ class AdapterRepository(Repository):
 
 
 def has_commit(commits: Commits, info: AdapterInfo) -> bool:
-    """Whether any branch or tag leads to files; if not, a base of the same name is found instead."""
+    """Whether any branch or tag has files; if none has, a base of the same name is found instead."""
     return info.versions > 0 or any(found.digest != EMPTY.digest for found in commits.references(info.name))
 
 
 def adapter_repository(reader: HubReader, id: str) -> Repository | None:
-    """The adapter of that name, if it has a commit and may be read."""
+    """The adapter of that name, if it has a commit and the caller may read it."""
     found = adapter_even_empty(reader, id)
     return found if found is not None and found.has_commit else None
 
@@ -196,7 +196,7 @@ def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str
 def _steps(commits: Commits, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
     """Commits, newest first, then None for the empty tree before the first."""
     cursor: str | None = None
-    for _ in range(_FURTHEST // _PAGE):
+    for _ in range(_MAX_COMMITS // _PAGE):
         page = commits.list(name, revision, cursor, _PAGE)
         yield from page.items
         cursor = page.next

@@ -27,12 +27,12 @@ slower.
 FULL_BATCHES = frozenset({100, 256})
 """Maximum batch sizes of clients: 256 files in Python, 100 in JS and in `upload_large_folder`."""
 
-_MOST = 256
+_MAX_KEYS = 256
 Key = tuple[str, ...]
 Value = TypeVar("Value")
 
 
-class _Recent(Generic[Value]):
+class _LruMap(Generic[Value]):
     """The values of the most recently used keys, each with the time when it was set."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class _Recent(Generic[Value]):
     def set(self, key: Key, at: float, value: Value) -> None:
         self._kept.pop(key, None)
         self._kept[key] = at, value
-        if len(self._kept) > _MOST:
+        if len(self._kept) > _MAX_KEYS:
             self._kept.popitem(last=False)
 
     def drop(self, key: Key) -> None:
@@ -65,8 +65,8 @@ class Announcements:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._announced = _Recent[AnnouncedUpload]()
-        self._refused = _Recent[tuple[float, ...]]()
+        self._announced = _LruMap[AnnouncedUpload]()
+        self._refused = _LruMap[tuple[float, ...]]()
 
     def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> AnnouncedUpload:
         """The upload with these paths added; `is_full`: they come from a full batch, so another batch may
@@ -79,7 +79,7 @@ class Announcements:
         return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
-        """Whether the same refusal was sent too often before.
+        """Whether the same refusal has been sent too often already.
 
         This ends the upload that `add` recorded.
         """

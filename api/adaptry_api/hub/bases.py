@@ -14,7 +14,7 @@ from adaptry.registry.base_info import BaseInfo
 from adaptry_api.hub.repo_lookup import HubReader, Repository
 from adaptry_api.hub.snapshots import ListedFiles, RepositoryDetails, Snapshot, card_of, repository_file
 
-_SHORTEST = 7
+_MIN_PREFIX = 7
 
 
 class BaseRepository(Repository):
@@ -28,7 +28,7 @@ class BaseRepository(Repository):
     def snapshot(self, revision: str) -> Snapshot:
         commit = _commit_id(self._info)
         is_meant = revision in ("main", "refs/heads/main") or (
-            len(revision) >= _SHORTEST and commit.startswith(revision)
+            len(revision) >= _MIN_PREFIX and commit.startswith(revision)
         )
         if not is_meant:
             raise RevisionNotFound(

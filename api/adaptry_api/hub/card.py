@@ -21,7 +21,7 @@ from adaptry.registry.records import MetricName, Tag
 
 README = "README.md"
 MAX_HEAD = 64 << 10
-_MOST_TAGS = 64
+_MAX_TAGS = 64
 _TAG = TypeAdapter[str](Tag)
 _METRIC = TypeAdapter[str](MetricName)
 
@@ -41,9 +41,9 @@ class Card:
         """The tags that an adapter can have, in the order of the card, with the licence as one of them."""
         licence = [f"license:{text.lower()}" for text in _texts(self.data.get("license"))]
         written = dict.fromkeys([*_texts(self.data.get("tags")), *licence])
-        return tuple(tag for tag in written if _is(_TAG, tag) and not tag.startswith("base_model:"))[
-            :_MOST_TAGS
-        ]
+        return tuple(
+            tag for tag in written if _is_valid_text(_TAG, tag) and not tag.startswith("base_model:")
+        )[:_MAX_TAGS]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Card:
             kind if kinds[kind] == 1 else f"{data}/{kind}".replace(" ", "_"): value
             for data, kind, value in found
         }
-        return {name: value for name, value in named.items() if _is(_METRIC, name)}
+        return {name: value for name, value in named.items() if _is_valid_text(_METRIC, name)}
 
 
 def read_card(readme: bytes) -> Card:
@@ -78,7 +78,7 @@ def read_card(readme: bytes) -> Card:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A text, or several in a list."""
+    """The texts of a field that contains a text or a list of texts."""
     several = value if isinstance(value, list) else [value]
     return tuple(text for text in several if isinstance(text, str) and text)
 
@@ -99,7 +99,7 @@ def _mappings(value: object) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
-def _is(kind: TypeAdapter[str], text: str) -> bool:
+def _is_valid_text(kind: TypeAdapter[str], text: str) -> bool:
     try:
         kind.validate_python(text)
     except ValidationError:

@@ -21,18 +21,18 @@ from adaptry_api.hub.card import README, Card
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshots import card_of
 
-_MOST_TAGS = 64
-_LONGEST = 4096
-_METRICS_AT_ONCE = 64
-_MOST_NAMES = 5  # in a warning, which is a header
+_MAX_TAGS = 64
+_MAX_TEXT = 4096
+_MAX_METRICS_BATCH = 64
+_MAX_NAMES = 5  # in a warning, which is a header
 
 
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> list[str]:
-    """Applies the card. Idempotent, so that a commit may be sent again. Returns warnings: callers who may
-    push, and not add evidence, as CI jobs, get no metrics, nor does a version that has too many. The commit
-    is made, so that is no error.
+    """Applies the card. Idempotent, since a commit may be sent again. Returns warnings: the card's metrics
+    are left out for a caller who may push but not add evidence, such as a CI job, and for a version that
+    would have too many. That is not an error, since the commit has been made.
     """
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
@@ -46,24 +46,24 @@ def sync_card(
         version = Ref(name, Number(number))
         have = registry.versions.get(version).metrics
         fresh = [(metric, value) for metric, value in metrics.items() if have.get(metric) != value]
-        for at in range(0, len(fresh), _METRICS_AT_ONCE):
+        for at in range(0, len(fresh), _MAX_METRICS_BATCH):
             try:
-                registry.metrics.log(version, dict(fresh[at : at + _METRICS_AT_ONCE]))
+                registry.metrics.log(version, dict(fresh[at : at + _MAX_METRICS_BATCH]))
             except (PermissionDenied, Invalid) as error:
                 left = [metric for metric, _ in fresh[at:]]
-                names = ", ".join(left[:_MOST_NAMES]) + (", …" if len(left) > _MOST_NAMES else "")
+                names = ", ".join(left[:_MAX_NAMES]) + (", …" if len(left) > _MAX_NAMES else "")
                 return [f"metrics of the README were not logged ({names}): {error.message}"]
     return []
 
 
 def _update_details(adapters: Adapters, name: AdapterName, old: Card, new: Card) -> None:
     info = adapters.get(name)
-    tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
+    tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MAX_TAGS]
     description = new.data.get("description")
     was = old.data.get("description")
     is_new = isinstance(description, str) and description != was and info.description in ("", was)
     edit = AdapterEdit(
-        tags=tags if tags != info.tags else None, description=str(description)[:_LONGEST] if is_new else None
+        tags=tags if tags != info.tags else None, description=str(description)[:_MAX_TEXT] if is_new else None
     )
     if edit != AdapterEdit():
         adapters.edit(name, edit)

@@ -49,7 +49,7 @@ class InlineFile(_Value):
 
     @property
     def data(self) -> bytes:
-        """Raises `Invalid`."""
+        """The decoded bytes. Raises `Invalid`."""
         if self.encoding == "utf-8":
             return self.content.encode()
         try:
@@ -92,8 +92,8 @@ _KINDS: dict[str, type[Operation]] = {
 
 
 def read_operations(pieces: Iterable[bytes], max_inline: int = MAX_INLINE) -> Iterator[Operation]:
-    """The operations in the lines, in order; a file in one has at most `max_inline` bytes. Raises `Invalid`,
-    `TooLarge`.
+    """Reads the operations from the lines, in order. A file inside a line may have at most `max_inline`
+    bytes. Raises `Invalid`, `TooLarge`.
     """
     limits = strictjson.JsonLimits(size=max_inline * 4 // 3 + (64 << 10), nodes=100)
     for number, line in enumerate(_lines(pieces, limits.size), 1):

@@ -34,7 +34,7 @@ from adaptry_api.hub.refusals import STALE_BRANCH
 from adaptry_api.hub.uploads import store_small_files
 
 Tree = dict[str, tuple[int, Digest]]
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 _NOT_HERE = "A file with this name doesn't exist"
 """The exact text matters: a client adds a hint to it."""
 
@@ -53,8 +53,8 @@ TreeChange = TreeFile | DeletedFile | DeletedFolder
 
 @dataclass(frozen=True, slots=True)
 class _ParsedCommit:
-    """The result of a commit's lines. `held` has the bytes, by digest, of the small files that may declare a
-    base: for each path the last one.
+    """The contents of a commit's lines. `held` has the bytes, by digest, of the small files that may declare
+    a base: for each path the last one.
     """
 
     header: CommitHeader
@@ -71,13 +71,13 @@ def apply_commit(
     Raises the errors of `commits.put`, `HttpProblem` (412) if the branch's head is not the commit's parent,
     `FileMissing`, `Invalid`.
     """
-    taken = _taken(registry, name, operations)
+    taken = _store_small_files(registry, name, operations)
     header = taken.header
     note = CommitNote(
         title=commit_title(header.summary, "Upload"),
         message=header.description[:65_536],
     )
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         head = registry.commits.get(name, f"refs/heads/{branch}")
         before = registry.commits.tree(name, head.digest)
         try:
@@ -126,8 +126,8 @@ def commit_title(message: str, otherwise: str) -> str:
 def _done_before(
     registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
 ) -> tuple[CommitResult, Manifest] | None:
-    """The head, if the same steps on its parent give it: the commit was sent again. Clients repeat only
-    uploads by themselves; a second delete reports that the file is missing.
+    """Returns the branch's head if the same steps on its parent lead to it, which means that the commit was
+    sent again. Clients repeat only uploads by themselves; a repeated delete reports that the file is missing.
     """
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
@@ -181,8 +181,10 @@ def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
     raise missing_branch(name, branch, is_tag="tag" in kinds)
 
 
-def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:
-    """The operations, with every small file stored."""
+def _store_small_files(
+    registry: Registry, name: AdapterName, operations: Iterable[Operation]
+) -> _ParsedCommit:
+    """Stores every small file, and returns the operations."""
     header: CommitHeader | None = None
     held: dict[str, tuple[Digest, bytes]] = {}
     steps: list[TreeChange] = []
@@ -219,7 +221,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
 class _InlineFiles:
     """Stores the small files of a commit, as many at a time as are held in memory."""
 
-    _MOST, _MOST_BYTES = 128, 4 << 20
+    _MAX_FILES, _MAX_BYTES = 128, 4 << 20
 
     def __init__(self, registry: Registry, name: AdapterName) -> None:
         self._registry = registry
@@ -228,7 +230,7 @@ class _InlineFiles:
 
     def add(self, data: bytes) -> None:
         self._held.append(data)
-        if len(self._held) == self._MOST or sum(map(len, self._held)) >= self._MOST_BYTES:
+        if len(self._held) == self._MAX_FILES or sum(map(len, self._held)) >= self._MAX_BYTES:
             self.store()
 
     def store(self) -> None:

@@ -15,7 +15,7 @@ from adaptry_api.hub.tree_entries import format_time
 
 ROUTES = hub_router()
 _PAGE = 50
-_LONGEST = 200
+_MAX_LENGTH = 200
 _TOTAL = "X-Total-Count"
 
 
@@ -30,7 +30,7 @@ def commits(
     expand: Annotated[list[str], Query(max_length=16)] = [],  # noqa: B006  never changed
     brackets: Annotated[list[str], Query(alias="expand[]", max_length=16)] = [],  # noqa: B006
 ) -> Response:
-    """Newest first."""
+    """Lists the commits of a repository, newest first."""
     page = registry.commits.list(name, revision, cursor, limit)
     is_formatted = "formatted" in (*expand, *brackets)
     found = [
@@ -47,6 +47,6 @@ def commits(
     headers = next_link(request, page.next) if page.next else {}
     if limit == 1 and cursor is None:  # how the JavaScript client counts
         headers[_TOTAL] = str(
-            sum(1 for _ in iter_items(lambda at: registry.commits.list(name, revision, at, _LONGEST)))
+            sum(1 for _ in iter_items(lambda at: registry.commits.list(name, revision, at, _MAX_LENGTH)))
         )
     return JSONResponse(found, headers=headers)

@@ -15,12 +15,12 @@ Value = TypeVar("Value")
 
 
 class ComputedCache(Generic[Value]):
-    """Values by digest, of at most `most` total weight; above it, all are dropped. Safe for use by any
+    """Values by digest, of at most `maximum` total weight; above it, all are dropped. Safe for use by any
     thread.
     """
 
-    def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
-        self._most = most
+    def __init__(self, maximum: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
+        self._most = maximum
         self._weigh = weigh
         self._lock = Lock()
         self._weight = 0
@@ -49,8 +49,8 @@ class ComputedCache(Generic[Value]):
 
 
 class HubCaches:
-    """For small files: their git ids, and the contents of model cards. For revisions: their files. For
-    uploads under way: the announced files.
+    """Caches the git ids of small files, the contents of model cards, the files of revisions, and the
+    announced files of current uploads.
 
     A digest alone gives access to nothing: a caller looks values up only by digests that the registry
     returned for this request.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 IN_FOLDER = "in a folder, and a version has no folders; commit checkpoints to a branch"
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Skipped without a warning: they matter only to git."""
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 """The weights of a whole model in formats older than safetensors; beside an adapter's weights, they are left
@@ -64,7 +64,7 @@ class UploadFilter:
 
     def keeps(self, file: AnnouncedFile) -> bool:
         """Adds a file. Raises `HttpProblem` (422) for a path that leads out of the upload's folder."""
-        if _leads_out(file.path):
+        if _escapes_folder(file.path):
             stored_path(file.path)
         self._files.append(file)
         if file.path in _SILENT or (self._ignored and is_ignored(file.path, self._ignored)):
@@ -99,7 +99,7 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """The same as `UploadFilter.excluded`, for all files of an announcement. Raises the errors of
+    """Like `UploadFilter.excluded`, for all files of an announcement. Raises the errors of
     `UploadFilter`.
     """
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
@@ -152,11 +152,11 @@ def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
 
 def shorten_names(paths: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(paths[:_MOST_NAMES])
-    return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
+    shown = ", ".join(paths[:_MAX_NAMES])
+    return f"{shown} and {len(paths) - _MAX_NAMES} more" if len(paths) > _MAX_NAMES else shown
 
 
-def _leads_out(path: str) -> bool:
+def _escapes_folder(path: str) -> bool:
     """Whether a path could be written outside of the folder it is downloaded to, on Windows too."""
     return path.startswith(("/", "\\")) or ".." in re.split(r"[\\/]", path) or _DRIVE.match(path) is not None
 

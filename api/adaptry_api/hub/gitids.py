@@ -34,7 +34,7 @@ def blob_id(data: bytes) -> str:
 
 
 def blob_id_of(chunks: Iterable[bytes], size: int) -> str:
-    """The same as `blob_id`, for bytes in pieces."""
+    """Like `blob_id`, for bytes in pieces."""
     hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     for chunk in chunks:
         hasher.update(chunk)
@@ -47,7 +47,7 @@ def pointer(sha256: Digest, size: int) -> bytes:
 
 
 def tree_ids(blobs: Mapping[str, str]) -> dict[str, str]:
-    """The id of every folder, `""` being the topmost, of files by path with their blobs' ids."""
+    """The id of every folder (`""`: the root), for files given by path with the ids of their blobs."""
     found: dict[str, str] = {}
 
     def visit(folder: str, paths: Iterable[str]) -> str:
@@ -63,7 +63,7 @@ def tree_ids(blobs: Mapping[str, str]) -> dict[str, str]:
         lines = [(name, f"100644 {name}", id) for name, id in files.items()]
         for name, below in inside.items():
             whole = f"{folder}/{name}" if folder else name
-            lines.append((f"{name}/", f"40000 {name}", visit(whole, below)))  # git sorts folders as if so
+            lines.append((f"{name}/", f"40000 {name}", visit(whole, below)))  # in git's order
         data = b"".join(line.encode() + b"\0" + bytes.fromhex(id) for _, line, id in sorted(lines))
         found[folder] = _object_id(b"tree", data)
         return found[folder]

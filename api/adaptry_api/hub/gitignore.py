@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 MAX_RULES = 300
-_LONGEST = 255
+_MAX_PATTERN = 255
 _DEEPEST = 8
 
 
@@ -29,7 +29,7 @@ def parse_gitignore(text: str) -> GitIgnoreSpec:
     import re2  # 3 MB with its libraries; few repositories have this file
     from pathspec import GitIgnoreSpec
 
-    lines = (line for line in text.splitlines() if len(line) <= _LONGEST)
+    lines = (line for line in text.splitlines() if len(line) <= _MAX_PATTERN)
     patterns = islice(chain.from_iterable(map(_patterns, lines)), MAX_RULES)
     try:
         return GitIgnoreSpec(tuple(patterns), backend="re2")
@@ -42,7 +42,7 @@ def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
     deep to be stored.
     """
     parts = path.split("/")
-    if len(path) > _LONGEST or len(parts) > _DEEPEST or not _is_unicode(path):
+    if len(path) > _MAX_PATTERN or len(parts) > _DEEPEST or not _is_unicode(path):
         return False
     *folders, _ = accumulate(parts, "{}/{}".format)
     return any(ignored.match_file(beginning) for beginning in (*(f"{folder}/" for folder in folders), path))

@@ -11,7 +11,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, with_quick_answer
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
 from adaptry_api.hub.quick_requests import INFO, plain
 from adaptry_api.hub.refusals import hub_router
@@ -37,13 +37,13 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return answer.response()
 
 
-def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+def _from_memory(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     answer = snapshot.answers.get(_INFO) if snapshot else None
     return AnswerInMemory(answer.response()) if answer else None
 
 
-@answered_quickly(_quick, plain(INFO), _at_once)
+@with_quick_answer(_quick, plain(INFO), _from_memory)
 async def latest(
     find: FindSnapshot,
     blobs: Truth = False,
@@ -54,7 +54,7 @@ async def latest(
     return await find.use("main", partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
-@answered_quickly(_quick, plain(INFO), _at_once)
+@with_quick_answer(_quick, plain(INFO), _from_memory)
 async def at_revision(
     find: FindSnapshot,
     revision: Revision,

@@ -41,7 +41,7 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
     if announced.operation != "upload":
         raise Unsupported("download files from /resolve/, not through Git LFS")
     way = "xet" if announced.wants_xet else "basic"
-    offer = _Offer(request, name, "multipart" in announced.transfers, by_xet=announced.wants_xet)
+    offer = _UploadUrls(request, name, "multipart" in announced.transfers, by_xet=announced.wants_xet)
 
     def answer() -> list[dict[str, Any]]:
         require_writer(registry, identity, name)
@@ -70,7 +70,7 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
     return JSONResponse({}, media_type=LFS_MEDIA_TYPE)
 
 
-class _Offer:
+class _UploadUrls:
     """The upload URLs of the files of one batch. (`Any`: JSON.)"""
 
     def __init__(self, request: Request, name: AdapterName, in_parts: bool, *, by_xet: bool) -> None:

@@ -46,7 +46,7 @@ def list_lfs_files(name: Name, registry: CallersRegistry) -> list[dict[str, Any]
 
 @ROUTES.post(f"{MODELS}/lfs-files/batch")
 def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
-    """Raises `Unsupported`."""
+    """Refuses to delete files: raises `Unsupported`."""
     require_writer(registry, identity, name)
     raise Unsupported(
         f"single files of {name} cannot be deleted: a version keeps its files permanently. Delete a branch or"

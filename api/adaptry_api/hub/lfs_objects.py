@@ -21,7 +21,7 @@ _ADDRESS = "/api/lfs/objects"
 
 
 class PutGrant(SignedGrant):
-    """A grant to upload this file."""
+    """The grant to upload this file."""
 
     digest: Digest
     size: int

@@ -102,7 +102,7 @@ async def join(
             return
         with state.spools.open(grant.name.namespace, grant.spool) as spool, spool.exclusive():
             if is_made():
-                return  # joined by another call while this one waited
+                return  # another call joined the file while this one waited
             parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
             store_file(
                 sender.registry,

@@ -37,7 +37,9 @@ class MergedRepository(Repository):
         self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, `CheckFailed` if the version cannot be merged, or `Withdrawn`."""
+        """The files of the merged model. Raises `RevisionNotFound`, `CheckFailed` if the version cannot be
+        merged, or `Withdrawn`.
+        """
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:
@@ -48,7 +50,7 @@ class MergedRepository(Repository):
         require_usable(version)
         merged_models = self._reader.merged_models
         inputs = merged_models.inputs_of(self._reader.registry, version)
-        merged = _Merged(version, inputs, merged_models.describe(inputs))
+        merged = _MergedVersion(version, inputs, merged_models.describe(inputs))
         if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
             raise self._absent(revision)
 
@@ -85,7 +87,7 @@ class MergedRepository(Repository):
             f" {self.info.name} as the revision, such as v1"
         )
 
-    def _about(self, merged: _Merged, commit: CommitInfo) -> RepositoryDetails:
+    def _about(self, merged: _MergedVersion, commit: CommitInfo) -> RepositoryDetails:
         base = merged.inputs.base_name
         named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
         return RepositoryDetails(
@@ -105,7 +107,7 @@ def merged_repository(reader: HubReader, id: str) -> Repository | None:
 
 
 def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
-    """The same for an adapter that may be empty; its merged model then has no revision."""
+    """Like `merged_repository`, for an adapter that may be empty; its merged model then has no revision."""
     if not id.lower().endswith(MERGED):
         return None
     found = adapter_even_empty(reader, id[: -len(MERGED)])
@@ -113,7 +115,7 @@ def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Merged:
+class _MergedVersion:
     version: VersionInfo
     inputs: ModelInputs
     model: ModelDescription

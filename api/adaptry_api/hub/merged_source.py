@@ -55,8 +55,8 @@ class MergedModelSource:
         )
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """Raises `CheckFailed` if the version cannot be merged or its base's files are missing;
-        `Unavailable`.
+        """The description of the merged model. Raises `CheckFailed` if the version cannot be merged or its
+        base's files are missing; `Unavailable`.
         """
         try:
             return self._compute_client.describe(inputs)

@@ -27,7 +27,7 @@ from adaptry_api.hub.repo_lookup import CallersHubReader, HubReader
 
 ROUTES = hub_router()
 _PAGE = 200
-_MOST = 1000
+_MAX_MODELS = 1000
 _LOOKED_AT = 5000
 """Maximum number of repositories read for one page, if the filter excludes many."""
 _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
@@ -47,7 +47,9 @@ _UNKNOWN_FILTERS = ("apps", "num_parameters")
 
 @dataclass(frozen=True, slots=True)
 class ListingFilter:
-    """The filter of a listing: names that contain all of `words`, tags that include all of `filters`."""
+    """The filter of a listing: the name must contain all of `words`, and the tags must include all of
+    `filters`.
+    """
 
     words: tuple[str, ...]
     filters: tuple[str, ...]
@@ -56,7 +58,9 @@ class ListingFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """Where a listing continues: after the first `passed` items of the registry's page at `cursor`."""
+    """The position where a listing continues: after the first `passed` items of the registry's page at
+    `cursor`.
+    """
 
     cursor: str | None = None
     passed: int = 0
@@ -85,7 +89,7 @@ def models(
     inference_provider: Words = [],  # noqa: B006
     sort: Annotated[str | None, Query(max_length=40)] = None,
     direction: Annotated[int, Query(ge=-1, le=1)] = -1,
-    limit: Annotated[int, Query(ge=1)] = _MOST,
+    limit: Annotated[int, Query(ge=1)] = _MAX_MODELS,
     full: bool = False,
     cursor: Annotated[str, Query(max_length=1024)] = "0.",
     expand: Expand = [],  # noqa: B006
@@ -110,7 +114,7 @@ def models(
     candidates = _candidates(reader.registry.adapters, author, sort, direction, ListingCursor.parse(cursor))
     found: list[dict[str, Any]] = []
     for looked_at, (info, place) in enumerate(() if is_empty else candidates):
-        if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
+        if len(found) == min(limit, _MAX_MODELS) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
         if (body := _item(reader, info, wanted, with_files=with_files)) is not None:
             found.append(select_fields(body, fields))
@@ -156,7 +160,7 @@ def _item(
         snapshot = repository.snapshot("main") if with_files else None
         about = snapshot.details() if snapshot else repository.details("main")
     except NotFound:
-        return None  # deleted since it was listed
+        return None  # the adapter was deleted after it was listed
     if not set(wanted.filters) <= {*about.tags, about.library, about.pipeline}:
         return None
     if wanted.pipeline not in (None, about.pipeline):

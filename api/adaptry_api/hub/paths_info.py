@@ -20,7 +20,7 @@ from adaptry_api.hub.tree_entries import entries_at
 from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = hub_router()
-_MOST_PATHS = 1000
+_MAX_PATHS = 1000
 _LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 
 
@@ -46,7 +46,7 @@ async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tup
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
             try:
-                form = parse_qs(data.decode("utf-8"), max_num_fields=_MOST_PATHS + 1)
+                form = parse_qs(data.decode("utf-8"), max_num_fields=_MAX_PATHS + 1)
             except ValueError as error:
                 raise Invalid(f"cannot read the form: {error}") from None
             paths: Any = form.get("paths", [])
@@ -60,6 +60,6 @@ async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tup
     paths = [paths] if isinstance(paths, str) else paths
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise Invalid("`paths` must be a list of strings")
-    if len(paths) > _MOST_PATHS:
-        raise Invalid(f"{len(paths)} paths; the limit for one request is {_MOST_PATHS}")
+    if len(paths) > _MAX_PATHS:
+        raise Invalid(f"{len(paths)} paths; the limit for one request is {_MAX_PATHS}")
     return paths, str(expand).lower() in ("true", "1")

@@ -98,7 +98,8 @@ def _unwanted(
     name: AdapterName,
     branch: str,
 ) -> Mapping[str, str | None]:
-    """The same as `excluded_files`; all files, if the client would repeat a refused announcement endlessly.
+    """Like `excluded_files`, but returns all files if the client would otherwise repeat a refused
+    announcement endlessly.
 
     Raises the errors of `excluded_files`, `require_some_kept` and `require_weights_kept`, and `TooLarge` if
     the branch cannot hold the announced files.
@@ -133,13 +134,15 @@ def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tup
 
 
 def _ignored_mode(coming: AnnouncedFile) -> str:
-    """How to send a file that is ignored but may be sent anyway: large files do not fit into a commit."""
+    """The upload mode of a file that is ignored but may be sent anyway: large files do not fit into a
+    commit.
+    """
     return "lfs" if coming.size > gitids.MAX_REGULAR_SIZE else "regular"
 
 
 def _mode(coming: AnnouncedFile, there: RepositoryFile | None) -> dict[str, Any]:
-    """How to send a file, and the id of the current file at its path, in the form that the client computes
-    itself; the client omits the file from its commit if that is the same. (`Any`: JSON.)
+    """The upload mode of a file, and the id of the current file at its path, in the form that the client
+    computes itself; the client omits the file from its commit if that is the same. (`Any`: JSON.)
 
     There is no id for an adapter's own files, even if they are announced one by one. A client that omitted
     its config would get, if another upload comes first, a version of its weights with the other upload's

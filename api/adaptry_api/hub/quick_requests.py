@@ -18,7 +18,7 @@ FILE = re.compile("/(?!api/)[^/%]+/[^/%]+/resolve/[^/%]+/[^%]+")
 
 
 def plain(form: re.Pattern[str], queries: Container[bytes] = (b"",)) -> Callable[[Request], bool]:
-    """Whether a request's path has this form, and its query is one of these."""
+    """A test of requests: whether the path has this form and the query is one of these."""
 
     def is_plain(request: Request) -> bool:
         scope = request.scope

@@ -73,11 +73,11 @@ class HubRoute(GuardedRoute):
 
         return answered
 
-    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
-        return await _answered(request, super().answer_quickly(request, answer))
+    async def run_quick_answer(self, request: Request, answer: QuickAnswer) -> Response:
+        return await _answered(request, super().run_quick_answer(request, answer))
 
-    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
-        answer = super().answer_at_once(request, identity)
+    def answer_from_memory(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+        answer = super().answer_from_memory(request, identity)
         if answer is not None:
             _with_id(request, answer.response)
         return answer
@@ -104,7 +104,7 @@ def _with_id(request: Request, response: Response) -> Response:
 
 
 def hub_router() -> APIRouter:
-    """A router of such routes. Our OpenAPI description leaves them out, since the protocol is the Hub's."""
+    """A router of `HubRoute`s. The OpenAPI description leaves them out, since the protocol is the Hub's."""
     return APIRouter(route_class=HubRoute, include_in_schema=False)
 
 
@@ -180,7 +180,9 @@ def _is_anonymous(request: Request) -> bool:
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
-    """A client shows the body's text, and a header's if it differs; for some answers, only the header's."""
+    """The response for a refusal. A client shows the text of the body, and that of the header if it differs;
+    for some responses, only the header's.
+    """
     line = " ".join(text.split())
     if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
         headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}

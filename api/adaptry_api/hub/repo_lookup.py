@@ -34,7 +34,7 @@ class Repository(ABC):
 
     @abstractmethod
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`."""
+        """The files at a revision. Raises `RevisionNotFound`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ RepositoryLookup = Callable[[HubReader, str], Repository | None]
 
 
 def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, ...]) -> Repository:
-    """Raises `NotFound`."""
+    """Finds the repository of that name. Raises `NotFound`."""
     for kind in kinds:
         if (repository := kind(reader, id)) is not None:
             return repository
@@ -75,7 +75,7 @@ def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
 
 
 def hub_reader(request: Request, identity: Identity) -> HubReader:
-    """For an authenticated caller."""
+    """The reader of repositories for an authenticated caller."""
     state = app_state_of(request)
     caches = cast(HubCaches, request.app.state.hub_caches)
     return HubReader(

@@ -14,7 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry_api.app_state import AppState
-from adaptry_api.auth_policy import AnswerInMemory, answered_quickly, app_state_of
+from adaptry_api.auth_policy import AnswerInMemory, app_state_of, with_quick_answer
 from adaptry_api.downloads import bytes_response, response_without_reading
 from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
 from adaptry_api.hub.quick_requests import FILE, plain
@@ -34,7 +34,7 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return await _send(request, snapshot_lookup(request, identity), revision_in(request), path_in(request))
 
 
-def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+def _from_memory(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     if snapshot is None:
         return None
@@ -57,7 +57,7 @@ def _note_sending(state: AppState, snapshot: Snapshot, counted: Ref | None) -> N
         state.download_counts.note(counted)
 
 
-@answered_quickly(_quick, plain(FILE), _at_once)
+@with_quick_answer(_quick, plain(FILE), _from_memory)
 async def resolve(request: Request, find: FindSnapshot, revision: Revision, path: Path) -> Response:
     return await _send(request, find, revision, path)
 

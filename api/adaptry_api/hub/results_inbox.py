@@ -43,9 +43,9 @@ MAX_BODY = 96 << 20
 """Bytes of a commit: several files, in base64."""
 MAX_FILES = 64
 """Results files in a commit. Each is parsed in a child process."""
-_MOST_REASONS = 4
+_MAX_REASONS = 4
 _CARD = "README.md"
-_NEVER = datetime(2026, 1, 1, tzinfo=UTC)
+_EMPTY_SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 ROUTES = hub_router()
 
 
@@ -70,7 +70,7 @@ def is_inbox(name: str) -> bool:
 def info(registry: CallersRegistry, namespace: Namespace) -> Response:
     found = _snapshot(registry, namespace)
     body = repo_info_json(found.repository, found.details(), found)
-    return JSONResponse(body | {"_id": found.commit[:24]})  # the same for every namespace in which nothing is
+    return JSONResponse(body | {"_id": found.commit[:24]})  # the same for every namespace without results
 
 
 def tree(registry: CallersRegistry, namespace: Namespace, path: Path, recursive: bool = False) -> Response:
@@ -107,7 +107,7 @@ def preupload(registry: CallersRegistry, namespace: Namespace, body: PreuploadRe
 async def commit(
     request: Request, namespace: Namespace, registry: CallersRegistry, create_pr: Annotated[str, Query()] = ""
 ) -> Response:
-    """Posts the files. Warnings list those that are kept apart, with the reason."""
+    """Posts the files. Warnings list the files that are kept in the inbox, with the reason."""
     size = content_length(request, MAX_BODY)
 
     def take(pieces: Iterator[bytes]) -> list[PostedFile]:
@@ -169,7 +169,7 @@ def _snapshot(registry: Registry, namespace: str) -> Snapshot:
     def read(path: str, start: int) -> Iterator[bytes]:
         yield registry.inbox.read(posted[path].id)[start:]
 
-    times = [file.at for file in posted.values()] or [_NEVER]
+    times = [file.at for file in posted.values()] or [_EMPTY_SINCE]
     return Snapshot(
         f"{namespace}/{INBOXES[1]}",
         hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
@@ -191,11 +191,11 @@ def _refusal(path: str, size: int) -> str | None:
     name = path.rpartition("/")[2]
     if name == _CARD:
         return None
-    most = MAX_SAMPLES if lm_eval.samples_of(name) else MAX_RESULTS if lm_eval.results_time(name) else 0
-    if not most:
+    maximum = MAX_SAMPLES if lm_eval.samples_of(name) else MAX_RESULTS if lm_eval.results_time(name) else 0
+    if not maximum:
         return "only results_….json and samples_….jsonl of lm-eval are accepted"
-    if size > most:
-        return f"it is larger than {most >> 20} MiB; add it with `adaptry evidence add REF FILE`"
+    if size > maximum:
+        return f"it is larger than {maximum >> 20} MiB; add it with `adaptry evidence add REF FILE`"
     return None
 
 
@@ -211,7 +211,7 @@ def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
         f"{shorten_names(paths)} {'is' if len(paths) == 1 else 'are'} kept in the inbox: {reason}"
         for reason, paths in kept.items()
     ]
-    more = sum(map(len, list(kept.values())[_MOST_REASONS:]))
+    more = sum(map(len, list(kept.values())[_MAX_REASONS:]))
     others = (
         [
             f"{more} more files are kept in the inbox for other reasons; `adaptry evidence inbox NAMESPACE`"
@@ -220,7 +220,7 @@ def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
         if more
         else []
     )
-    return texts[:_MOST_REASONS] + others
+    return texts[:_MAX_REASONS] + others
 
 
 def _posted(registry: Registry, namespace: str, operations: Iterator[object]) -> Iterator[PostedFile]:

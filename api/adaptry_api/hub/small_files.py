@@ -13,7 +13,7 @@ from adaptry.core.errors import AdaptryError
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
 
-MOST_BYTES = 32 << 10
+MAX_BYTES = 32 << 10
 """Maximum number of bytes kept with a snapshot."""
 
 
@@ -23,7 +23,7 @@ async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile)
     A snapshot is kept until any process commits, so its bytes may still be read by this caller, and are not
     known to be damaged.
     """
-    if request.method != "GET" or file.size > MOST_BYTES or not snapshot.is_cacheable:
+    if request.method != "GET" or file.size > MAX_BYTES or not snapshot.is_cacheable:
         return None
     state = app_state_of(request)
     if (
@@ -37,7 +37,7 @@ async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile)
 
 def keep_small_files(snapshot: Snapshot, wanted: RepositoryFile | None = None) -> None:
     """Reads files as long as they fit, starting with `wanted`. Raises only the errors of reading `wanted`."""
-    room = MOST_BYTES
+    room = MAX_BYTES
     for file in sorted(snapshot.files, key=lambda one: (one is not wanted, one.size)):
         room -= file.size
         if room < 0:

@@ -32,9 +32,9 @@ from adaptry_api.hub.snapshots import CachedAnswer, RepositoryFile, Snapshot
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.route_threads import run_in_own_threads
 
-MOST = 256
+MAX_SNAPSHOTS = 256
 """Maximum number of cached snapshots."""
-_MOST_KNOWN = 4096
+_MAX_KNOWN = 4096
 _SMALL_FILES = "small files"
 Found = TypeVar("Found")
 
@@ -59,11 +59,11 @@ class SnapshotCache:
 
     @classmethod
     def of(cls, state: AppState) -> SnapshotCache | None:
-        """None for a mirror, since its reads may query the mirrored registry."""
+        """The server's cache; None for a mirror, since its reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
-        by_revision = AnswerCache[Snapshot](state.commits, MOST)
-        by_commit = AnswerCache[Snapshot](state.commits, MOST)
+        by_revision = AnswerCache[Snapshot](state.commits, MAX_SNAPSHOTS)
+        by_commit = AnswerCache[Snapshot](state.commits, MAX_SNAPSHOTS)
         return cls(by_revision, by_commit, state.commits, state.catalog, state.quick_reads)
 
     async def read(self, about: object, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
@@ -79,7 +79,7 @@ class SnapshotCache:
             return read()
 
     async def get(self, key: str, identity: Identity) -> Snapshot | None:
-        """The cached snapshot, if the catalog has not changed since."""
+        """Returns the cached snapshot if the catalog has not changed since it was read."""
         if self.by_revision.is_absent(key, identity) and self.by_commit.is_absent(key, identity):
             return None
         await self.revalidate()
@@ -93,9 +93,9 @@ class SnapshotCache:
         self.by_commit.revalidate_at(commit)
         return commit
 
-    def revalidate_at_once(self) -> bool:
+    def try_revalidate(self) -> bool:
         """Like `revalidate`, without waiting; False if that is not possible."""
-        commit = self.commits.presumed()
+        commit = self.commits.last_known()
         if commit is None:
             return False
         self.by_revision.revalidate_at(commit)
@@ -119,7 +119,7 @@ class SnapshotCache:
             self.by_commit.put(_key(id, snapshot.commit), identity, snapshot, commit)
 
     def note_known(self, key: str, what: str) -> None:
-        if len(self.known) >= _MOST_KNOWN:
+        if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
         self.known.add((key, what))
 
@@ -176,7 +176,7 @@ class SnapshotLookup:
 
     def cached_now(self, revision: str) -> Snapshot | None:
         """The cached snapshot, without waiting for anything; None if it must be looked up."""
-        if self.cache is None or not self.cache.revalidate_at_once():
+        if self.cache is None or not self.cache.try_revalidate():
             return None
         return self.cache.peek(self._key(revision), self.identity)
 
@@ -253,7 +253,7 @@ def _key(id: str, revision: str) -> str:
 
 
 def file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
-    """The same as `SnapshotLookup.file`, of a snapshot."""
+    """Like `SnapshotLookup.file`, for a given snapshot."""
     snapshot.require_available()
     try:
         file = snapshot.file(path)

@@ -22,7 +22,7 @@ from adaptry_api.hub.computed_cache import HubCaches
 Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""
 
-MOST_CACHED_FILES = 64
+MAX_CACHED_FILES = 64
 """Maximum number of files of a snapshot that is cached."""
 
 
@@ -162,11 +162,11 @@ class Snapshot:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether it may be used again until the catalog changes, and takes little memory."""
-        return self.depends_on_catalog and len(self.files) <= MOST_CACHED_FILES
+        """Whether the snapshot may be used again until the catalog changes, and takes little memory."""
+        return self.depends_on_catalog and len(self.files) <= MAX_CACHED_FILES
 
     def file(self, path: str) -> RepositoryFile:
-        """Raises `FileMissing`."""
+        """The file at that path. Raises `FileMissing`."""
         if (found := self.files.find(path)) is not None:
             return found
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
@@ -175,7 +175,7 @@ class Snapshot:
 def repository_files(entries: Sequence[FileEntry], read: Read, caches: HubCaches) -> FileList:
     """The stored files of a snapshot; if there are many, each is created when it is used."""
     files = LazyFiles(entries, lambda entry: repository_file(entry, read, caches))
-    return files if len(entries) > MOST_CACHED_FILES else ListedFiles(files)
+    return files if len(entries) > MAX_CACHED_FILES else ListedFiles(files)
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:

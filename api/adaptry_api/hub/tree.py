@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, with_quick_answer
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
 from adaptry_api.hub.quick_requests import TREE, plain
 from adaptry_api.hub.refusals import hub_router
@@ -32,7 +32,7 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return (await lookup.answer_from_files(what, revision_in(request), make)).response()
 
 
-def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+def _from_memory(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     if snapshot is None:
         return None
@@ -52,7 +52,7 @@ def _plain_page(request: Request) -> tuple[str, Callable[[Snapshot], CachedAnswe
     return f"tree {is_recursive} {path}", make
 
 
-@answered_quickly(_quick, plain(TREE, _IS_RECURSIVE), _at_once)
+@with_quick_answer(_quick, plain(TREE, _IS_RECURSIVE), _from_memory)
 async def tree(
     request: Request,
     find: FindSnapshot,
@@ -63,7 +63,7 @@ async def tree(
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = _PAGE,
     cursor: Cursor = 0,
 ) -> Response:
-    """A page of a folder, with the next one in `Link`."""
+    """A page of a folder's entries; the `Link` header has the next page."""
 
     def make(snapshot: Snapshot) -> Response:
         found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)

@@ -58,7 +58,7 @@ _ALTERNATIVES = (
     ),
 )
 """Requests for which the registry has something else: the path, with the adapter's name, and the answer."""
-_LONGEST = 120
+_MAX_LENGTH = 120
 _GIT = "/info/refs"
 _NO_GIT = (
     "Adaptry is not a git server: it has no clone, fetch or push of git."
@@ -72,7 +72,7 @@ def unsupported_response(request: Request, status: int) -> Response:
     path = str(request.scope["path"])
     for pattern, text in _ALTERNATIVES:
         if found := pattern.fullmatch(path):
-            return _refusal(request, 501, text.format(name=header_text(found[1], _LONGEST)), {})
+            return _refusal(request, 501, text.format(name=header_text(found[1], _MAX_LENGTH)), {})
     if path.endswith(_GIT) and request.query_params.get("service", "").startswith("git-"):
         return _no_git(request, path.removesuffix(_GIT))
     headers: dict[str, str] = {}
@@ -83,7 +83,7 @@ def unsupported_response(request: Request, status: int) -> Response:
     elif (kind := _kind(path)) in _KINDS | _OTHER:
         what = f"There are no {(_KINDS | _OTHER)[kind]} on this server"
     else:
-        what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
+        what = f"This server does not answer {request.method} {header_text(path, _MAX_LENGTH)}"
     text = (
         f"{what}: it stores adapters and their base models, and supports that part of the Hub's protocol. For"
         " anything else, use the Hub itself (unset HF_ENDPOINT)."
@@ -99,7 +99,7 @@ def _refusal(request: Request, status: int, text: str, headers: dict[str, str]) 
 
 def _no_git(request: Request, path: str) -> Response:
     """Git reports a 404 as a missing repository; of other answers it shows only plain text."""
-    name = header_text(path.strip("/").removesuffix(".git"), _LONGEST)
+    name = header_text(path.strip("/").removesuffix(".git"), _MAX_LENGTH)
     return PlainTextResponse(
         _NO_GIT.format(name=name) + "\n", 501, {"X-Request-Id": errors.request_id(request)}
     )

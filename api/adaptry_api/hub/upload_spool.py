@@ -32,13 +32,13 @@ MAX_SPOOL_BYTES = MAX_REVISION
 """Maximum size of one spool in bytes."""
 
 _BATCH = 1 << 20
-_MOST_PIECES = 1024  # the maximum for one writev call
+_MAX_PIECES = 1024  # the maximum for one writev call
 _FINISHED = "finished"
-_ALONE = ".alone"
+_LOCK_FILE = ".alone"
 
 
 class UploadSpools:
-    """All spools of a server, in `folder`, which is created with the first one."""
+    """All spools of a server, in `folder`, which is created with the first spool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ class UploadSpools:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = list(folder.iterdir())
         if len(present) >= MAX_OPEN_SPOOLS:
-            needless = _needless(present, time.time() - ABANDONED_SECONDS)
+            needless = _removable(present, time.time() - ABANDONED_SECONDS)
             while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
@@ -122,10 +122,10 @@ class UploadSpool:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Takes the spool's lock, waiting for its other users in any process. Raises `StorageFull`,
+        """Locks the spool, after waiting for its other users in any process. Raises `StorageFull`,
         `Unavailable`.
         """
-        path = self.path / _ALONE
+        path = self.path / _LOCK_FILE
         with _explained(self.path.parent):
             lock = locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
@@ -159,7 +159,7 @@ def batches(pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memor
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
-        if size >= _BATCH or len(batch) == _MOST_PIECES:
+        if size >= _BATCH or len(batch) == _MAX_PIECES:
             yield batch
             batch, size = [], 0
     if batch:
@@ -176,7 +176,7 @@ def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
             left[0] = left[0][written:]
 
 
-def _needless(present: Iterable[Path], before: float) -> list[Path]:
+def _removable(present: Iterable[Path], before: float) -> list[Path]:
     """The spools that may be removed: the finished ones, then those unused since `before`, oldest first."""
     found: list[tuple[bool, float, Path]] = []
     for path in present:

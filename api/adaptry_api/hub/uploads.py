@@ -68,13 +68,13 @@ def token_hash(request: Request) -> str:
     return tokens.hash_token(secret.strip())
 
 
-def content_length(request: Request, most: int) -> int:
+def content_length(request: Request, maximum: int) -> int:
     """The length of the body. Raises `Invalid` without a `Content-Length`, and `TooLarge`."""
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and len(length) < 16):
         raise Invalid("send Content-Length, so that an incomplete body can be detected")
-    if int(length) > most:
-        raise TooLarge(f"the body has {int(length):,} bytes; the limit is {most:,}")
+    if int(length) > maximum:
+        raise TooLarge(f"the body has {int(length):,} bytes; the limit is {maximum:,}")
     return int(length)
 
 

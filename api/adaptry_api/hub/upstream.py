@@ -28,8 +28,8 @@ from adaptry.core.files.disk_cache import DiskLruCache
 from adaptry.core.http import check_url, close_idle, discard_response, open_pool
 
 _TRUSTED_SECONDS = 60.0
-_REMEMBERED = 1024
-_MOST = 16 << 20
+_MAX_ENTRIES = 1024
+_MAX_BYTES = 16 << 20
 _CHUNK = 1 << 20
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 
@@ -119,7 +119,7 @@ class UpstreamHub:
         found = _parsed(data) if data is not None else None
         if data is not None:
             _write(path, data)
-        if len(self._known) >= _REMEMBERED:
+        if len(self._known) >= _MAX_ENTRIES:
             self._known.clear()
         self._known[id, revision] = (time.monotonic() + _TRUSTED_SECONDS, found)
         return found
@@ -158,9 +158,9 @@ class UpstreamHub:
                 return None
             if response.status != 200:
                 raise Unavailable(f"the upstream hub ({self._url}) answers {response.status}; try again")
-            data = response.read(_MOST + 1)
-        if len(data) > _MOST:
-            raise Unavailable(f"the upstream hub sent more than {_MOST:,} bytes of metadata for {id}")
+            data = response.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise Unavailable(f"the upstream hub sent more than {_MAX_BYTES:,} bytes of metadata for {id}")
         return bytes(data)
 
     def _fetch(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
@@ -209,7 +209,7 @@ def _parsed(data: bytes) -> UpstreamHubInfo:
 
 
 def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
-    """The chunks; the last only after all of them were verified."""
+    """Yields the chunks; the last one only after all of them have been verified."""
     if file.lfs:
         hasher, wanted = hashlib.sha256(), file.lfs.sha256
     else:

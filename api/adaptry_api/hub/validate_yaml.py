@@ -19,7 +19,7 @@ ROUTES = hub_router()
 
 
 class ValidateYamlRequest(BaseModel):
-    """A README."""
+    """A README whose YAML is to be validated."""
 
     content: str
     repoType: Literal["model", "dataset", "space"] = "model"  # noqa: N815  the protocol's spelling

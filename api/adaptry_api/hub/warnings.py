@@ -12,8 +12,8 @@ from adaptry_api.header_text import header_text
 from adaptry_api.hub.file_policy import shorten_names
 
 WARNING_HEADER = "X-HF-Warning"
-_LONGEST = 600
-_MOST = 5
+_MAX_LENGTH = 600
+_MAX_WARNINGS = 5
 
 
 def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
@@ -24,7 +24,7 @@ def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
 
 def warning_line(topic: str, text: str) -> str:
     """The header's value. Each different text gets its own topic, so that none hides another."""
-    line = header_text(text, _LONGEST)
+    line = header_text(text, _MAX_LENGTH)
     mark = hashlib.sha256(line.encode()).hexdigest()[:8]
     return f"{topic}-{mark}; {line}"
 
@@ -47,5 +47,5 @@ def finding_warnings(committed: CommitResult) -> list[str]:
     ref = committed.version.label
     return [
         f"{version}: {finding.reason} [{finding.code}] → {finding.remedy_for(ref)}"
-        for finding in found[:_MOST]
+        for finding in found[:_MAX_WARNINGS]
     ]

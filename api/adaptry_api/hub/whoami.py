@@ -48,7 +48,7 @@ def own_namespace(identity: Identity) -> str:
 
 
 def is_namespace(text: str) -> bool:
-    """Whether this is a namespace's name, not a pattern."""
+    """Whether the text is the name of a namespace, and not a pattern."""
     try:
         parse_namespace(text)
     except InvalidRef:

@@ -34,7 +34,7 @@ ROUTES = hub_router()
 _FRAMES = "application/x-ndjson"
 
 
-class _Framed(GuardedRoute):
+class _FramedRoute(GuardedRoute):
     """Answers with a frame if the token that the upload was begun with was revoked or has expired since."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,7 +52,7 @@ class _Framed(GuardedRoute):
         return framed
 
 
-class _FramedHubRoute(HubRoute, _Framed):
+class _FramedHubRoute(HubRoute, _FramedRoute):
     """A route of the Hub with such frames."""
 
 
@@ -72,8 +72,8 @@ async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) ->
 
 @FRAMED_ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
 async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
-    """The same as `put_shard`, with a progress frame for each file; an error is a frame too, the only form
-    that clients show to users.
+    """Like `put_shard`, with a progress frame for each file. An error is a frame too, the only form that
+    clients show to users.
     """
     try:
         files = await _read_shard(request, upload, writer)
@@ -210,7 +210,7 @@ class _XorbFinder:
         self._present: set[Digest] = set()
 
     def __call__(self, hash: str) -> StoredXorb:
-        """Raises `NotFound`."""
+        """The xorb with this hash. Raises `NotFound`."""
         piece, name = self._spool.piece_path(hash), self._writer.grant.name
         found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
         for file in found.files - self._present:

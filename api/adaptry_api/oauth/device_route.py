@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import Busy
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
-from adaptry_api.oauth.answers import (
+from adaptry_api.oauth.responses import (
     NO_STORE,
     OAUTH_ERRORS,
     OAuthError,
@@ -23,7 +23,7 @@ from adaptry_api.oauth.answers import (
 
 ROUTES = guarded_router("/oauth", "sign-in")
 PAGE = "/-/device"
-_LONGEST = 200
+_MAX_LENGTH = 200
 
 
 class DeviceAuthorization(BaseModel):
@@ -57,7 +57,7 @@ async def begin_device_sign_in(request: Request) -> Response:
         if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):
             raise OAuthError(
                 "temporarily_unavailable",
-                f"your IP address started {state.device_limit.most} sign-ins within a minute, the maximum;"
+                f"your IP address started {state.device_limit.maximum} sign-ins within a minute, the maximum;"
                 f" try again in {math.ceil(wait)} s",
             )
         client = _client_id(required(await read_parameters(request), "client_id"))
@@ -79,9 +79,9 @@ async def begin_device_sign_in(request: Request) -> Response:
 
 
 def _client_id(text: str) -> str:
-    """Raises `OAuthError`."""
-    if len(text) > _LONGEST or not text.isprintable():
+    """The client's id. Raises `OAuthError`."""
+    if len(text) > _MAX_LENGTH or not text.isprintable():
         raise OAuthError(
-            "invalid_request", f"client_id must be a name of at most {_LONGEST} printable characters"
+            "invalid_request", f"client_id must be a name of at most {_MAX_LENGTH} printable characters"
         )
     return text

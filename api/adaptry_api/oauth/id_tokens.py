@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ALGORITHMS = ["RS256", "ES256"]
 LEEWAY = 60
 """Seconds by which clocks may differ."""
-LONGEST = 12 << 10
-_LIMITS = strictjson.JsonLimits(size=LONGEST, depth=4, nodes=500)
+MAX_LENGTH = 12 << 10
+_LIMITS = strictjson.JsonLimits(size=MAX_LENGTH, depth=4, nodes=500)
 _LATEST = 1 << 37  # a time in seconds before the year 6325
 _TIMES = ("exp", "iat", "nbf")
 
@@ -41,9 +41,11 @@ class UnverifiedToken:
 
 
 def read_unverified(text: str) -> UnverifiedToken:
-    """Raises `Invalid` unless it is a signed token with one of the accepted algorithms."""
+    """Reads a token without verifying it. Raises `Invalid` unless it is a signed token with one of the
+    accepted algorithms.
+    """
     parts = text.split(".")
-    if len(text) > LONGEST or len(parts) != 3:
+    if len(text) > MAX_LENGTH or len(parts) != 3:
         raise Invalid("not an ID token: a signed JWT in its compact form is needed")
     header, claims = _part(parts[0]), _part(parts[1])
     algorithm, key_id, issuer = header.get("alg"), header.get("kid"), claims.get("iss")

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS = 600.0
 USABLE_SECONDS = 3600.0
-_WINDOW, _MOST = 60.0, 6
+_WINDOW, _MAX_FETCHES = 60.0, 6
 """Seconds, and how many fetches of one provider begin in them."""
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=5_000)
 _MIN_RSA_BITS = 2048
-_SLOW, _PAUSE = 1.0, 15.0
+_SLOW, _RETRY_DELAY = 1.0, 15.0
 """If a fetch failed after this many seconds, further callers fail immediately for a while, instead of waiting
 one after another."""
 
@@ -58,7 +58,7 @@ class _Provider:
     keys: KeySet | None = None
     fetched_at: float = 0.0
     failed_at: float = -inf
-    begun: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST))
+    begun: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_FETCHES))
 
 
 class IssuerKeys:
@@ -99,11 +99,11 @@ class IssuerKeys:
 
     def _refresh(self, issuer: str, provider: _Provider, *, is_needed: bool) -> None:
         now = self._clock()
-        if now - provider.failed_at < _PAUSE:
+        if now - provider.failed_at < _RETRY_DELAY:
             if is_needed:
                 raise Unavailable(f"cannot fetch the keys of {issuer} now; try again in a moment")
             return
-        if len(provider.begun) == _MOST and now - provider.begun[0] < _WINDOW:
+        if len(provider.begun) == _MAX_FETCHES and now - provider.begun[0] < _WINDOW:
             if is_needed:
                 raise Unavailable(f"the keys of {issuer} were requested too often; try again in a minute")
             return

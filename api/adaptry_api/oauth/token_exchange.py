@@ -12,7 +12,7 @@ from adaptry.registry.access import CreatedToken
 from adaptry.storage import token_exchange
 from adaptry_api.app_state import AppState
 from adaptry_api.oauth import id_tokens
-from adaptry_api.oauth.answers import OAuthError, required
+from adaptry_api.oauth.responses import OAuthError, required
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"

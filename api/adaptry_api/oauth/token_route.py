@@ -19,7 +19,7 @@ from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
 from adaptry_api.denials import mark_denied
 from adaptry_api.oauth import token_exchange
-from adaptry_api.oauth.answers import (
+from adaptry_api.oauth.responses import (
     NO_STORE,
     OAUTH_ERRORS,
     OAuthError,

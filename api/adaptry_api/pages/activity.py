@@ -84,8 +84,8 @@ def _csv(page: ActivityPage) -> Response:
     return csv_file("activity.csv", columns, rows)
 
 
-def _shortened(text: str, most: int) -> str | None:
-    return text.strip()[:most] or None
+def _shortened(text: str, maximum: int) -> str | None:
+    return text.strip()[:maximum] or None
 
 
 def _day(text: str) -> datetime | None:

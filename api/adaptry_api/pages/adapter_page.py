@@ -30,7 +30,7 @@ from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import alias_address, version_address
 from adaptry_api.pages.card import MAX_CARD, render_card
 from adaptry_api.pages.card_template import is_unfilled_template
-from adaptry_api.pages.event_sentences import remarkable
+from adaptry_api.pages.event_sentences import notable_events
 from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions, step_table
 from adaptry_api.pages.module_groups import module_groups
 from adaptry_api.pages.page_responses import render, wants_html
@@ -128,7 +128,7 @@ def _adapter_page(
 
 def _history(registry: Registry, name: AdapterName) -> tuple[Event, ...]:
     """The newest events of an adapter, without those that only accompany a push."""
-    return remarkable(registry.adapters.history(name, None, _EVENTS).items)
+    return notable_events(registry.adapters.history(name, None, _EVENTS).items)
 
 
 def _number_to_show(

@@ -21,7 +21,7 @@ from adaptry_api.pages.page_routes import page_router
 from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
-_MOST_RELATIVES = 30
+_MAX_RELATIVES = 30
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -56,8 +56,8 @@ def show_lineage(request: Request, ref: NumberedRef, registry: VisitorsRegistry)
     """What the version was made from, and what was made from it."""
     part = LineagePart(
         ref=str(ref),
-        ancestors=ancestor_tree(registry, ref, _MOST_RELATIVES),
-        descendants=descendant_tree(registry, ref, _MOST_RELATIVES),
+        ancestors=ancestor_tree(registry, ref, _MAX_RELATIVES),
+        descendants=descendant_tree(registry, ref, _MAX_RELATIVES),
     )
     return render_part(
         request, "Lineage", "lineage.html", part, {"graph": lineage_graph(part.ancestors, part.descendants)}

@@ -29,7 +29,7 @@ from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.promotion_actions import Form
 from adaptry_api.pages.promotion_page import (
-    NOWHERE,
+    NO_WORKERS,
     PromotionRights,
     moves_since,
     rights_of,
@@ -75,8 +75,8 @@ class AliasPage(BaseModel):
     next: str | None = None
     back: VersionInfo | None = None
     no_rollback: str | None = None
-    serving: ResidentSummary = NOWHERE
-    switching: ResidentSummary = NOWHERE
+    serving: ResidentSummary = NO_WORKERS
+    switching: ResidentSummary = NO_WORKERS
     may: PromotionRights
     problem: str | None = None
     meanwhile: tuple[Event, ...] = ()
@@ -133,7 +133,7 @@ def roll_back_on_page(
 
 def _render(request: Request, template: str, page: AliasPage, status: int = 200) -> Response:
     address = alias_address(page.name, page.alias)
-    names = {"address": address, "promotion_address": promotion_address, "nowhere": NOWHERE}
+    names = {"address": address, "promotion_address": promotion_address, "nowhere": NO_WORKERS}
     return render(request, template, page, names, status)
 
 
@@ -151,8 +151,8 @@ def _alias_page(
         next=following,
         back=back,
         no_rollback=no_rollback,
-        serving=workers_with(registry, name, current.number) if current else NOWHERE,
-        switching=workers_with(registry, name, current.number, alias) if current else NOWHERE,
+        serving=workers_with(registry, name, current.number) if current else NO_WORKERS,
+        switching=workers_with(registry, name, current.number, alias) if current else NO_WORKERS,
         may=rights_of(visitor, name, alias),
     )
 

@@ -48,7 +48,7 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
         html,
         tags={*_TEXT, *_BLOCKS},
         attributes={tag: set(names) for tag, names in _ATTRIBUTES.items()},
-        set_tag_attribute_values={"pre": {"tabindex": "0"}},  # the keyboard scrolls what it can focus
+        set_tag_attribute_values={"pre": {"tabindex": "0"}},  # so that the keyboard can scroll it
         url_schemes={"https", "http", "mailto"},
         link_rel="noopener noreferrer nofollow",
     )

@@ -8,7 +8,7 @@ from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.readme_head import README_HEAD
 
 _PLACEHOLDER: Final = "[More Information Needed]"
-_FEWEST = 10  # of 39 in huggingface_hub's `modelcard_template.md`
+_MIN_HEADINGS = 10  # of 39 in huggingface_hub's `modelcard_template.md`
 _COMMENT = lazy_pattern(r"(?s)<!--.*?-->")
 _OF_TEMPLATE: Final = (
     "#",
@@ -25,7 +25,7 @@ _OF_TEMPLATE: Final = (
 def is_unfilled_template(readme: bytes) -> bool:
     """Whether the README is the template, with nothing filled in."""
     text = readme.decode("utf-8", "replace")
-    if text.count(_PLACEHOLDER) < _FEWEST:
+    if text.count(_PLACEHOLDER) < _MIN_HEADINGS:
         return False
     head = README_HEAD.match(text)
     lines = _COMMENT.sub("", text[head.end() :] if head else text).splitlines()

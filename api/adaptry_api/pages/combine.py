@@ -25,7 +25,7 @@ from adaptry.registry.records import VersionDetail, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
-from adaptry_api.pages.combine_form import MOST, CombineForm, recipe_yaml
+from adaptry_api.pages.combine_form import MAX_INPUTS, CombineForm, recipe_yaml
 from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.jobs import job_address
 from adaptry_api.pages.page_responses import render, wants_html
@@ -37,10 +37,10 @@ from adaptry_api.route_threads import run_in_own_threads
 ROUTES = page_router()
 COMBINE = "/-/combine"
 _EXAMINED_JOBS = 50
-_MOST_NAMES = 100
-_MOST_RANKS = 8
+_MAX_NAMES = 100
+_MAX_RANKS = 8
 _SUFFIX = "-combined"
-_LONGEST = 96  # characters of an adapter's name in its namespace
+_MAX_NAME = 96  # characters of an adapter's name in its namespace
 _KINDS = {"preview": "preview", "run": "combine"}
 """The job that each button submits."""
 
@@ -120,7 +120,7 @@ def _show(request: Request, form: CombineForm, page: CombinePage, status: int) -
         "form": form,
         "methods": methods,
         "choice": next((one for one in methods if one.name == form.method), methods[0]),
-        "most": MOST,
+        "most": MAX_INPUTS,
         "here": lambda **changes: form.address(COMBINE, **changes),
         "permalink": _permalink(form, page),
     }
@@ -128,7 +128,7 @@ def _show(request: Request, form: CombineForm, page: CombinePage, status: int) -
 
 
 def _combination(registry: Registry, form: CombineForm, preview: str) -> CombinePage:
-    """Raises the registry's errors for a job that the visitor may not see."""
+    """The data of the page. Raises the registry's errors for a job that the visitor may not see."""
     try:
         details = [registry.versions.detail(Ref.parse(text)) for text in form.refs]
     except AdaptryError as error:
@@ -155,7 +155,7 @@ def _combination(registry: Registry, form: CombineForm, preview: str) -> Combine
 
 def _result_name(first: AdapterName) -> str:
     """A name for the result if the visitor chose none: that of the first input, cut if it is too long."""
-    return f"{first.namespace}/{first.name[: _LONGEST - len(_SUFFIX)].rstrip('.-')}{_SUFFIX}"
+    return f"{first.namespace}/{first.name[: _MAX_NAME - len(_SUFFIX)].rstrip('.-')}{_SUFFIX}"
 
 
 def _csv(page: CombinePage) -> Response:
@@ -186,14 +186,14 @@ def _shared_modules(details: Sequence[VersionDetail]) -> Iterator[SharedModules]
         for module in one.spec.modules:
             paths = found.setdefault(module.path.rpartition(".")[2], {})
             paths.setdefault(module.path, [None] * len(details))[place] = module.rank
-    for name, paths in sorted(found.items())[:_MOST_NAMES]:
+    for name, paths in sorted(found.items())[:_MAX_NAMES]:
         columns = [
             [rank for rank in column if rank is not None] for column in zip(*paths.values(), strict=True)
         ]
         yield SharedModules(
             name=name,
             counts=tuple(map(len, columns)),
-            ranks=tuple(tuple(sorted(set(column))[:_MOST_RANKS]) for column in columns),
+            ranks=tuple(tuple(sorted(set(column))[:_MAX_RANKS]) for column in columns),
             shared=sum(None not in ranks for ranks in paths.values()),
         )
 

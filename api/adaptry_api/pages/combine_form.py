@@ -15,7 +15,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.preview import MethodDescription, ParameterChoice
 from adaptry.registry.job_types.tasks import combine_methods
 
-MOST = 8
+MAX_INPUTS = 8
 """Maximum number of adapters that the page combines; a recipe file has no such limit."""
 _PARAMETER = "p."
 
@@ -34,11 +34,11 @@ class CombineForm:
 
     @classmethod
     def of(cls, query: QueryParams) -> CombineForm:
-        """Raises `Invalid` if there are more adapters than a page allows."""
+        """Reads the form. Raises `Invalid` if there are more adapters than a page allows."""
         rows = [(ref.strip()[:256], weight) for ref, weight in _rows(query) if ref.strip()]
-        if len(rows) > MOST:
+        if len(rows) > MAX_INPUTS:
             raise Invalid(
-                f"a page combines at most {MOST} adapters; for more, use `adaptry combine --recipe`"
+                f"a page combines at most {MAX_INPUTS} adapters; for more, use `adaptry combine --recipe`"
             )
         return cls(
             refs=tuple(ref for ref, _ in rows),
@@ -56,7 +56,7 @@ class CombineForm:
 
     @property
     def choice(self) -> MethodDescription:
-        """Raises `Invalid`."""
+        """The chosen method. Raises `Invalid`."""
         for one in combine_methods():
             if one.name == self.method:
                 return one

@@ -27,7 +27,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_form_action
-from adaptry_api.pages.compare_weights import MOST, WEIGHTS, Refs, submit_measurement
+from adaptry_api.pages.compare_weights import MAX_VERSIONS, WEIGHTS, Refs, submit_measurement
 from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.metric_comparison import (
     VERDICTS,
@@ -66,7 +66,7 @@ class ComparePage(BaseModel):
     without_config: tuple[str, ...] = ()
 
     def verdicts_of(self, place: int) -> list[tuple[int, str, str]]:
-        """How many metrics of the version at this position have each verdict, with the verdict's words and
+        """The verdicts on the version at this position: for each, the number of metrics, its words and its
         tone.
         """
         found = Counter(row.cells[place].verdict for row in self.metrics)
@@ -89,7 +89,7 @@ def show_comparison(
         "refs": written,
         "address": _address,
         "intervals_of": intervals_of,
-        "most": MOST,
+        "most": MAX_VERSIONS,
         "weights": f"{WEIGHTS}{_address(written).removeprefix(COMPARE)}",
         "verdicts": {verdict: (words, tone) for verdict, words, tone in VERDICTS},
         "permalink": _address([one.version.revision_ref for one in page.versions]),

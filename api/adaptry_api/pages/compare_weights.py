@@ -48,11 +48,11 @@ from adaptry_api.pages.weight_figures import (
 ROUTES = page_router()
 WEIGHTS = "/-/compare/weights"
 KIND = "weight-statistics"
-MOST = 6
+MAX_VERSIONS = 6
 """Maximum number of versions that one page compares."""
 _EXAMINED_JOBS = 50
-_EVERY = 2.0
-Refs = Annotated[list[str], Query(max_length=MOST)]
+_POLL_SECONDS = 2.0
+Refs = Annotated[list[str], Query(max_length=MAX_VERSIONS)]
 
 
 class MeasuredVersion(BaseModel):
@@ -134,14 +134,14 @@ async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs
     part = LivePart(
         "weights_part.html",
         lambda registry, identity: read_weights(registry, identity, ref),
-        _EVERY,
+        _POLL_SECONDS,
         lambda value: not cast(WeightsPart, value).is_waiting,
     )
     return stream_part(request, part)
 
 
 def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) -> WeightsPart:
-    """Raises the registry's errors for versions that the visitor may not read."""
+    """Reads the stored figures. Raises the registry's errors for versions that the visitor may not read."""
     details = registry.versions.details([Ref.parse(text.strip()) for text in refs])
     found = _measured(registry, details)
     to_measure = _to_measure(found)
@@ -166,7 +166,7 @@ def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
     first, *others = found
     lacking = [one for one in others if not one.reason and (one.statistics is None or one.distance is None)]
     if first.reason:
-        lacking = [one for one in lacking if one.statistics is None]  # no distances from it
+        lacking = [one for one in lacking if one.statistics is None]  # has no distances
     elif lacking or first.statistics is None:
         lacking = [first, *lacking]
     return tuple(dict.fromkeys(one.label for one in lacking))

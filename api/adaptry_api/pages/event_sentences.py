@@ -9,13 +9,13 @@ from adaptry.registry.events import Events
 from adaptry.registry.records import Event
 
 _LOOKED_BACK = 200
-_UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.created"})
+_ROUTINE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.created"})
 """Kinds of events that only accompany a push."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventSentence:
-    """What happened: a verb, what it was about, more about it, and the tone that a page shows it in."""
+    """An event in words: a verb, its object, details, and the tone that a page shows it in."""
 
     verb: str
     about: str = ""
@@ -23,18 +23,18 @@ class EventSentence:
     tone: str = "plain"
 
 
-def recent_events(events: Events, most: int) -> tuple[Event, ...]:
-    """The last remarkable events that the caller may read, newest first, among the registry's last few
+def recent_events(events: Events, maximum: int) -> tuple[Event, ...]:
+    """The last notable events that the caller may read, newest first, among the registry's last few
     hundred.
     """
     newest = events.read(None, 1).seq
     found = events.read(max(0, newest - _LOOKED_BACK), _LOOKED_BACK).items
-    return remarkable(reversed(found))[:most]
+    return notable_events(reversed(found))[:maximum]
 
 
-def remarkable(events: Iterable[Event]) -> tuple[Event, ...]:
+def notable_events(events: Iterable[Event]) -> tuple[Event, ...]:
     """The events without those that only accompany a push."""
-    return tuple(event for event in events if event.kind not in _UNREMARKABLE)
+    return tuple(event for event in events if event.kind not in _ROUTINE)
 
 
 def sentence_of(event: Event) -> EventSentence:

@@ -19,7 +19,7 @@ from adaptry.core.identity import Identity
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 _PAGE = 200
 _SECONDS = 5.0
 """Maximum seconds for counting one search; then the count covers the versions read so far."""
@@ -97,19 +97,19 @@ class FacetCounter:
 
 
 def count_facets(
-    versions: Versions, q: str, clock: Callable[[], float] = time.monotonic, most: int = MOST_COUNTED
+    versions: Versions, q: str, clock: Callable[[], float] = time.monotonic, maximum: int = MAX_COUNTED
 ) -> FacetsPart:
-    """The facets of the newest `most` matches. Raises `InvalidQuery`."""
+    """The facets of the newest `maximum` matches. Raises `InvalidQuery`."""
     began, examined, cursor = clock(), 0, None
     counts: dict[str, Counter[str]] = {field: Counter() for field in FIELDS}
     while True:
-        page = versions.search(q, cursor, min(_PAGE, most - examined))
+        page = versions.search(q, cursor, min(_PAGE, maximum - examined))
         examined += len(page.items)
         _add(counts, page.items)
         cursor = page.next
-        if cursor is None or examined >= most or clock() - began > _SECONDS:
+        if cursor is None or examined >= maximum or clock() - began > _SECONDS:
             break
-    facets = tuple(_narrowing(q, counts, examined))
+    facets = tuple(_narrowing_facets(q, counts, examined))
     return FacetsPart(q=q, examined=examined, is_all=cursor is None, facets=facets)
 
 
@@ -118,7 +118,7 @@ def facets_of(q: str, versions: Iterable[VersionInfo]) -> tuple[Facet, ...]:
     versions = tuple(versions)
     counts: dict[str, Counter[str]] = {field: Counter() for field in FIELDS}
     _add(counts, versions)
-    return tuple(_narrowing(q, counts, len(versions)))
+    return tuple(_narrowing_facets(q, counts, len(versions)))
 
 
 def _add(counts: dict[str, Counter[str]], versions: Iterable[VersionInfo]) -> None:
@@ -127,18 +127,18 @@ def _add(counts: dict[str, Counter[str]], versions: Iterable[VersionInfo]) -> No
             counts[field].update(values_of(version))
 
 
-def _narrowing(q: str, counts: dict[str, Counter[str]], examined: int) -> Iterator[Facet]:
+def _narrowing_facets(q: str, counts: dict[str, Counter[str]], examined: int) -> Iterator[Facet]:
     """The fields that narrow the result: those of which the versions have more than one value."""
     for field, found in counts.items():
         narrowing = {value: count for value, count in found.items() if count < examined}
         if not narrowing:
             continue
-        most = sorted(narrowing.items(), key=lambda one: (-one[1], one[0]))[:_VALUES]
+        maximum = sorted(narrowing.items(), key=lambda one: (-one[1], one[0]))[:_VALUES]
         yield Facet(
             field=field,
             values=tuple(
                 FacetValue(value=value, count=count, q=query.also(q, query_term(field, value)))
-                for value, count in most
+                for value, count in maximum
             ),
         )
 

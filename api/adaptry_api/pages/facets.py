@@ -17,7 +17,7 @@ from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, NUMBER_FIELDS, 
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
-from adaptry_api.pages.facet_counts import FIELDS, MOST_COUNTED, query_term
+from adaptry_api.pages.facet_counts import FIELDS, MAX_COUNTED, query_term
 from adaptry_api.pages.page_responses import render_part
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.route_threads import searches
@@ -25,7 +25,7 @@ from adaptry_api.route_threads import searches
 ROUTES = page_router()
 FACETS = "/-/facets"
 COMPLETE = "/-/complete"
-_EXAMINED = 100
+_MAX_VERSIONS = 100
 """Number of versions whose values are offered."""
 _OFFERED = 12
 
@@ -41,7 +41,7 @@ def show_facets(
     """Facets of up to 10,000 matches."""
     part = app_state_of(request).facet_counter.count(registry.versions, visitor, q.strip())
     return render_part(
-        request, "Counts", "facets.html", part, {"address": search_address, "most": MOST_COUNTED}
+        request, "Counts", "facets.html", part, {"address": search_address, "most": MAX_COUNTED}
     )
 
 
@@ -55,7 +55,7 @@ def complete_query(
 
 
 def completions(versions: Versions, q: str) -> list[str]:
-    """At most twelve queries that begin with `q`; none while a quoted text is typed."""
+    """Returns at most twelve queries that begin with `q`; none while a quoted text is typed."""
     head, _, typed = q.rpartition(" ")
     if not typed or q.count('"') % 2:
         return []
@@ -102,7 +102,7 @@ def _values(versions: Versions, head: str, field: str) -> Iterator[str]:
 def _matches(versions: Versions, head: str) -> tuple[VersionInfo, ...]:
     """Versions that match all terms but the last; none while those terms do not parse."""
     try:
-        return versions.search(head, None, _EXAMINED).items
+        return versions.search(head, None, _MAX_VERSIONS).items
     except InvalidQuery:
         return ()
 

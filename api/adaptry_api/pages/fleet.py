@@ -30,7 +30,7 @@ _WORKERS = 100
 _RECALLS = 10
 _PROOFS = 12
 """Maximum number of workers whose proofs are shown for a recall."""
-_NOTHING = (None,) * 5
+_NO_RESIDENT = (None,) * 5
 _NAMES = 20
 """Maximum number of adapters whose rollouts are looked up."""
 
@@ -44,7 +44,7 @@ class FleetPage(BaseModel):
 
     @property
     def open_recalls(self) -> tuple[RecallProgress, ...]:
-        """Those that wait for a worker."""
+        """The recalls that wait for a worker."""
         return tuple(one for one in self.recalls if not one.is_complete)
 
 
@@ -115,5 +115,5 @@ def _csv(workers: Iterable[WorkerInfo]) -> Response:
                 *(each.since, one.base_name),
             )
             for each in one.residents
-        ] or [(*facts, *_NOTHING, one.base_name)]
+        ] or [(*facts, *_NO_RESIDENT, one.base_name)]
     return csv_file("fleet.csv", columns, rows)

@@ -10,10 +10,10 @@ from adaptry.core.errors import Invalid, Unsupported
 from adaptry_api.bodies import read_body
 
 _FORM = "application/x-www-form-urlencoded"
-_LARGEST = 4096
+_MAX_LENGTH = 4096
 
 
-async def read_form(request: Request, largest: int = _LARGEST, most_fields: int = 8) -> dict[str, str]:
+async def read_form(request: Request, largest: int = _MAX_LENGTH, most_fields: int = 8) -> dict[str, str]:
     """The fields of a form of at most `largest` bytes. Raises `Unsupported` for another body, `Invalid`,
     `TooLarge`.
     """

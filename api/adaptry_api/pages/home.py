@@ -30,9 +30,9 @@ from adaptry_api.pages.version_csv import csv_response
 from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
-_ON_A_PAGE = 25
-_EXAMINED = 200
-_BESIDE = 8
+_PAGE_SIZE = 25
+_MAX_VERSIONS = 200
+_SIDE_PANEL_ITEMS = 8
 _SORTS = ("newest", "name", "size", "rank")
 
 
@@ -67,7 +67,7 @@ def show_home(
     """Versions that match a query, all of them by default."""
     status = 200
     try:
-        page = _home(registry, q.strip(), sort, cursor)
+        page = _build_page(registry, q.strip(), sort, cursor)
     except Invalid as error:
         page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
     if format == "csv":
@@ -84,13 +84,13 @@ def show_home(
     return render(request, "home.html", page, names, status)
 
 
-def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
-    examined = registry.versions.search(q, None, _EXAMINED)
+def _build_page(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
+    examined = registry.versions.search(q, None, _MAX_VERSIONS)
     shown: Page[VersionInfo]
-    if sort == "newest" and cursor is None and len(examined.items) <= _ON_A_PAGE:
+    if sort == "newest" and cursor is None and len(examined.items) <= _PAGE_SIZE:
         shown = examined
     else:
-        shown = registry.versions.search(q, cursor, _ON_A_PAGE, sort=sort)
+        shown = registry.versions.search(q, cursor, _PAGE_SIZE, sort=sort)
     is_first = not q and cursor is None
     return HomePage(
         q=q,
@@ -99,8 +99,10 @@ def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage
         examined=len(examined.items),
         is_all=examined.next is None,
         facets=facets_of(q, examined.items),
-        live=registry.versions.search(f"alias:{PRODUCTION}", None, _BESIDE).items if is_first else (),
-        recent=recent_events(registry.events, _BESIDE) if is_first else (),
+        live=registry.versions.search(f"alias:{PRODUCTION}", None, _SIDE_PANEL_ITEMS).items
+        if is_first
+        else (),
+        recent=recent_events(registry.events, _SIDE_PANEL_ITEMS) if is_first else (),
     )
 
 

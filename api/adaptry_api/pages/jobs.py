@@ -29,10 +29,10 @@ from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 JOBS = "/-/jobs"
-_ON_A_PAGE = 50
+_PAGE_SIZE = 50
 _TAIL = 200
 _PAGE_OF_LOG = 200
-_EVERY = 2.0
+_POLL_SECONDS = 2.0
 _Id = Annotated[str, Path(max_length=64)]
 _State = Annotated[JobState | None, Query()]
 
@@ -114,7 +114,7 @@ async def stream_jobs(
     """Streams the list each time it has changed."""
     wanted = _state(state)
     return stream_part(
-        request, LivePart("jobs_part.html", lambda registry, _: _jobs(registry, wanted, None), _EVERY)
+        request, LivePart("jobs_part.html", lambda registry, _: _jobs(registry, wanted, None), _POLL_SECONDS)
     )
 
 
@@ -139,7 +139,7 @@ async def stream_job(request: Request, id: _Id, registry: VisitorsRegistry) -> R
     part = LivePart(
         "job_part.html",
         lambda registry, identity: _job(registry, identity, id, tail),
-        _EVERY,
+        _POLL_SECONDS,
         lambda value: not cast(JobPage, value).job.is_open,
     )
     return stream_part(request, part)
@@ -191,7 +191,7 @@ def _submit_again(registry: Registry, id: str) -> JobInfo:
 
 def _jobs(registry: Registry, state: JobState | None, cursor: str | None) -> JobsPage:
     return JobsPage(
-        state=state, jobs=registry.jobs.list(state, cursor, _ON_A_PAGE), runners=registry.jobs.runners()
+        state=state, jobs=registry.jobs.list(state, cursor, _PAGE_SIZE), runners=registry.jobs.runners()
     )
 
 

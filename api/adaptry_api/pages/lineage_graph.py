@@ -50,7 +50,7 @@ class LineageGraph:
 
 
 @dataclass
-class _Side:
+class _TreeLayout:
     """One tree that is being laid out, with its root in column 0. Rows are counted from above."""
 
     to_left: bool
@@ -86,7 +86,7 @@ class _Side:
 
 def lineage_graph(ancestors: LineageNode, descendants: LineageNode) -> LineageGraph:
     """The drawing of two trees with the same root."""
-    left, right = _Side(to_left=True), _Side(to_left=False)
+    left, right = _TreeLayout(to_left=True), _TreeLayout(to_left=False)
     left_row, right_row = left.place(ancestors, 0), right.place(descendants, 0)
     root_row = max(left_row, right_row)
     nodes: list[GraphNode] = []

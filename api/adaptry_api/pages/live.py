@@ -28,7 +28,7 @@ from adaptry_api.routes.events import STREAM
 OVER = "event: over\ndata: over\n\n"
 """The message after which a page does not connect again (`hx-sse:close="over"`)."""
 SIGNED_OUT_PART = "signed_out_part.html"
-_PAUSE = 1.0
+_RETRY_DELAY = 1.0
 """Minimum number of seconds between two computations for one stream."""
 
 
@@ -65,14 +65,14 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
         try:
             identity = await identify()
             value, now, message = await run_in_own_threads(
-                "reads", partial(_look, part, state.registry(identity), identity, shown)
+                "reads", partial(_current, part, state.registry(identity), identity, shown)
             )
             shown = now
             yield message
             if part.is_over(value):
                 yield OVER
                 return
-            await sleep(_PAUSE)
+            await sleep(_RETRY_DELAY)
             news = await state.event_broadcaster.next_events(identify, after, 1, part.every, NameFilter(()))
         except Unauthenticated:
             yield signed_out_messages(request)
@@ -82,7 +82,9 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
         after = news.seq
 
 
-def _look(part: LivePart, registry: Registry, identity: Identity, shown: str) -> tuple[BaseModel, str, str]:
+def _current(
+    part: LivePart, registry: Registry, identity: Identity, shown: str
+) -> tuple[BaseModel, str, str]:
     """The value, its JSON, and the message to send if `shown` was sent before. In a thread: a part may be
     large.
     """

@@ -15,8 +15,8 @@ from adaptry.registry.records import VersionInfo
 
 WIDTH, HEIGHT = 320, 120
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 10, 10
-_MOST_CHARTS = 6
-_MOST_POINTS = 200
+_MAX_CHARTS = 6
+_MAX_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class StepTable:
 
 
 def step_table(evidence: Iterable[EvidenceInfo]) -> StepTable:
-    """If a metric has several values at one step, the newest counts; `evidence` has the newest first."""
+    """The table of the values by step. If a metric has several values at one step, the newest counts;
+    `evidence` has the newest first.
+    """
     values: dict[int, dict[str, float]] = defaultdict(dict)
     for one in evidence:
         if one.step is not None and one.withdrawn is None:
@@ -102,8 +104,8 @@ def step_table(evidence: Iterable[EvidenceInfo]) -> StepTable:
 
 
 def _charts(series: dict[str, list[tuple[float, str, float, str]]]) -> tuple[Chart, ...]:
-    return tuple(_chart(name, points[-_MOST_POINTS:]) for name, points in series.items() if len(points) > 1)[
-        :_MOST_CHARTS
+    return tuple(_chart(name, points[-_MAX_POINTS:]) for name, points in series.items() if len(points) > 1)[
+        :_MAX_CHARTS
     ]
 
 

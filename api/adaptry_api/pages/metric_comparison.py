@@ -125,7 +125,7 @@ def _differences(first: EvidenceInfo, one: EvidenceInfo) -> Iterator[str]:
     for field, words in _CONDITIONS:
         before, now = getattr(first, field), getattr(one, field)
         if field == "chat_template" and first.format == one.format == "lm-eval":
-            before, now = before or "none", now or "none"  # lm-eval says when it used none
+            before, now = before or "none", now or "none"  # lm-eval states it if it used none
         if before != now and not {before, now} & {None, "unknown"}:
             yield f"{words}: {_short(now)}, not {_short(before)}"
 

@@ -17,7 +17,7 @@ from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.pages.page_responses import render_error, wants_html
 from adaptry_api.pages.security import page_headers
 
-_LONGEST = 120
+_MAX_LENGTH = 120
 
 
 async def unserved_response(request: Request, status: int) -> Response:
@@ -32,7 +32,7 @@ async def unserved_response(request: Request, status: int) -> Response:
     try:
         namespace = parse_namespace(path.removeprefix("/"))
     except InvalidRef:
-        with suppress(AdaptryError):  # who is not signed in gets the page without navigation
+        with suppress(AdaptryError):  # visitors who are not signed in get the page without navigation
             await visitor(request)
-        return render_error(request, status, f"there is no page {header_text(path, _LONGEST)}")
+        return render_error(request, status, f"there is no page {header_text(path, _MAX_LENGTH)}")
     return RedirectResponse(f"/?q={quote(f'namespace:{namespace}')}", 303)

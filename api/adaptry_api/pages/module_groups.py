@@ -11,7 +11,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModuleGroup:
-    """How many modules have this name, and the rank, scale and shape that they share."""
+    """The number of modules with this name, and the rank, scale and shape that they share."""
 
     name: str
     count: int

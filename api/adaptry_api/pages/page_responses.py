@@ -54,7 +54,7 @@ def render_part(
     *,
     is_padded: bool = True,
 ) -> Response:
-    """As `render`, for a part that another page loads by htmx. Without scripts, or if a person opens
+    """Like `render`, for a part that another page loads by htmx. Without scripts, or if a person opens
     its address, it is a page with a title.
     """
     if "hx-request" in request.headers:

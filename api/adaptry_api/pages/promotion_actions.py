@@ -33,7 +33,7 @@ from adaptry_api.pages.promotion_page import moves_since, promotion_page, render
 from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
-_LARGEST = 16 << 10
+_MAX_BODY = 16 << 10
 """Bytes of a form: a reason of 1,024 characters has up to 12 KiB as forms encode it."""
 _REASON = "to override conditions, write a reason of 3 to 1024 characters"
 
@@ -50,8 +50,8 @@ class PromotionForm:
 
 
 async def read_promotion_form(request: Request) -> PromotionForm:
-    """Raises `Unsupported`, `Invalid`, `TooLarge`."""
-    fields = await read_form(request, _LARGEST)
+    """Reads the form in the request's body. Raises `Unsupported`, `Invalid`, `TooLarge`."""
+    fields = await read_form(request, _MAX_BODY)
     number = _whole(fields, "number")
     if number is None or not 0 < number < 2**31:
         raise Invalid("the form names no version; open the page again")

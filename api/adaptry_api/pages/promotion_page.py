@@ -42,9 +42,9 @@ from adaptry_api.pages.page_routes import page_router
 ROUTES = page_router()
 PROMOTE = f"{VERSION_ADDRESS}/promote"
 _NEEDED = re.compile(r"approvals\(\s*(?:group\s*=\s*)?[\"']([^\"']+)[\"']\s*\)\s*(>=|>|==)\s*(\d{1,4})")
-_EXAMINED = 200
+_MAX_EVENTS = 200
 _WORKERS = 12
-NOWHERE = ResidentSummary()
+NO_WORKERS = ResidentSummary()
 """The summary of a version that no worker has, or if there is no version."""
 
 
@@ -57,7 +57,7 @@ class PromotionRights(BaseModel):
 
 
 class PromotionPage(BaseModel):
-    """A move of `alias` to `version` that has not been made, and what decides it.
+    """A planned move of `alias` to `version`, and the facts that decide whether it is allowed.
 
     `current` is the alias now, None if it does not exist. `decision` is what `aliases.move` would decide for
     the visitor; None if that cannot be decided, with the reason in `obstacle`. `approvals` are those of this
@@ -74,9 +74,9 @@ class PromotionPage(BaseModel):
     decision: PromotionDecision | None = None
     obstacle: str | None = None
     approvals: tuple[ApprovalInfo, ...] = ()
-    serving: ResidentSummary = NOWHERE
-    switching: ResidentSummary = NOWHERE
-    loaded: ResidentSummary = NOWHERE
+    serving: ResidentSummary = NO_WORKERS
+    switching: ResidentSummary = NO_WORKERS
+    loaded: ResidentSummary = NO_WORKERS
     rollout: RolloutInfo | None = None
     may: PromotionRights
     warning: str | None = None
@@ -85,7 +85,7 @@ class PromotionPage(BaseModel):
 
     @property
     def is_there(self) -> bool:
-        """Whether the alias is at the version already."""
+        """Whether the alias already points at the version."""
         return self.current is not None and self.current.digest == self.version.digest
 
     @property
@@ -116,7 +116,7 @@ def show_promotion(
 
 
 def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) -> PromotionPage:
-    """Raises `NotFound`."""
+    """The data of the promotion page. Raises `NotFound`."""
     version, aliases = registry.versions.get(ref), registry.aliases.list(ref.name)
     current = next((one for one in aliases if one.alias == alias), None)
     decision, obstacle = _decision(registry, version, alias)
@@ -132,8 +132,8 @@ def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) 
             for one in registry.policies.approvals(ref.name, alias)
             if one.digest == version.digest and not one.is_void and one.withdrawn_at is None
         ),
-        serving=workers_with(registry, ref.name, current.number) if current else NOWHERE,
-        switching=workers_with(registry, ref.name, current.number, alias) if current else NOWHERE,
+        serving=workers_with(registry, ref.name, current.number) if current else NO_WORKERS,
+        switching=workers_with(registry, ref.name, current.number, alias) if current else NO_WORKERS,
         loaded=workers_with(registry, ref.name, version.number),
         rollout=next(
             (
@@ -178,7 +178,7 @@ def moves_since(
     """The moves and removals of an alias after `generation` (None: all), newest first, among the newest
     events of its adapter.
     """
-    events = registry.adapters.history(name, None, _EXAMINED).items
+    events = registry.adapters.history(name, None, _MAX_EVENTS).items
     return tuple(
         event
         for event in events
@@ -215,6 +215,8 @@ def _decision(
 def workers_with(
     registry: Registry, name: AdapterName, number: int, alias: str | None = None
 ) -> ResidentSummary:
-    """How many workers may serve a version, under any name or as an alias, and the first of them."""
+    """The number of workers that may serve a version, under any name or as an alias, and the first of
+    them.
+    """
     served_as = f"{name}@{alias}" if alias is not None else None
     return registry.workers.resident_summary(Ref.parse(f"{name}@{number}"), _WORKERS, served_as)

@@ -28,8 +28,8 @@ from adaptry_api.sign_in.provider import OpenIdProvider
 
 ROUTES = page_router()
 CALLBACK = f"{PROVIDER_SIGN_IN}/callback"
-_COOKIE, _SECONDS, _LONGEST = "adaptry_sign_in", 600, 4096
-_Text = Annotated[str | None, Query(max_length=_LONGEST)]
+_COOKIE, _SECONDS, _MAX_COOKIE = "adaptry_sign_in", 600, 4096
+_Text = Annotated[str | None, Query(max_length=_MAX_COOKIE)]
 
 
 class BegunSignIn(BaseModel, frozen=True):
@@ -91,10 +91,12 @@ async def finish_provider_sign_in(
 
 
 def _begun(request: Request) -> BegunSignIn:
-    """Raises `Unauthenticated`."""
+    """The sign-in that this browser began. Raises `Unauthenticated`."""
     text = request.cookies.get(_cookie_name(request), "")
     try:
-        found = BegunSignIn.model_validate(_serializer(request).loads(text if len(text) <= _LONGEST else ""))
+        found = BegunSignIn.model_validate(
+            _serializer(request).loads(text if len(text) <= _MAX_COOKIE else "")
+        )
     except (BadData, ValidationError):
         found = None
     if found is None or found.until <= time.time():
@@ -107,7 +109,7 @@ def _serializer(request: Request) -> URLSafeSerializer:
 
 
 def _provider(request: Request) -> OpenIdProvider:
-    """Raises `NotFound` on a server without an identity provider."""
+    """The identity provider. Raises `NotFound` on a server without one."""
     provider = app_state_of(request).openid_provider
     if provider is None:
         raise NotFound("this server has no identity provider; sign in with a token")

@@ -28,7 +28,7 @@ _REFERRER = b"referrer-policy"
 
 
 def page_headers(referrer_policy: str) -> list[RawHeader]:
-    """The headers of every answer of a page, in place of those of other answers."""
+    """The headers of every response of a page, which replace those of other responses."""
     return [*raw_headers(_HEADERS), (_REFERRER, referrer_policy.encode())]
 
 

@@ -94,7 +94,7 @@ def own_path(text: str) -> str:
 
 
 def _provider_url(request: Request, next: str) -> str | None:
-    """Where signing in at the identity provider begins; None on a server without one."""
+    """The address where signing in at the identity provider begins; None on a server without one."""
     if app_state_of(request).openid_provider is None:
         return None
     return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"

@@ -17,7 +17,7 @@ from adaptry_api.pages.page_responses import render_html
 from adaptry_api.routes.events import STREAM
 
 SIGN_IN = "/-/sign-in"
-_LARGEST, _MOST_FIELDS = 1 << 17, 64
+_MAX_BYTES, _MAX_FIELDS = 1 << 17, 64
 
 
 def signed_out_page(request: Request) -> Response:
@@ -35,7 +35,7 @@ def signed_out_stream(request: Request) -> Response:
 async def signed_out_form(request: Request) -> Response:
     """The answer to a form whose body is not read yet: a page that keeps its fields, to send them again."""
     try:
-        fields = await read_form(request, _LARGEST, _MOST_FIELDS)
+        fields = await read_form(request, _MAX_BYTES, _MAX_FIELDS)
     except AdaptryError:
         fields = None
     names = {"fields": fields, "address": own_address(request), "request": request_id(request)}

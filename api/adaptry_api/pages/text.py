@@ -21,7 +21,7 @@ _SIZES = (1, 60, 3600, 86_400)
 
 
 def relative_time(moment: datetime, now: datetime | None = None) -> str:
-    """`3 h ago`; after thirty days, the date."""
+    """A time relative to now, such as `3 h ago`; after thirty days, the date."""
     moment = moment.astimezone(UTC)
     seconds = int(((now or datetime.now(UTC)) - moment).total_seconds())
     if seconds < 5:
@@ -42,7 +42,7 @@ def duration(end: datetime, start: datetime) -> str:
 
 
 def exact_time(moment: datetime) -> str:
-    """`2026-11-28 16:43:37 UTC`."""
+    """A time such as `2026-11-28 16:43:37 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -84,7 +84,7 @@ def plain_text(value: object) -> str:
 
 
 def brief_text(value: object) -> str:
-    """The same, with numbers as people read them and digests cut to twelve digits."""
+    """Like `plain_text`, with numbers as people read them, and digests cut to twelve digits."""
     text = format_number(value) if isinstance(value, float) else plain_text(value)
     return _DIGEST.sub(lambda found: found[0][: len("sha256:") + 12], text)
 

@@ -13,7 +13,7 @@ from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_k
 from adaptry.adapters.weight_statistics import ModuleStatistics, WeightDistance, WeightStatistics
 from adaptry.core.lazy_dataclass import dataclass
 
-MOST_LAYERS, MOST_KINDS = 128, 24
+MAX_LAYERS, MAX_KINDS = 128, 24
 """Maximum number of rows and columns that are drawn."""
 LEVELS = 8
 """Colours of a heat map; the stylesheet has one for each."""
@@ -37,7 +37,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """The layers and kinds that are drawn, with short names, and how many there are in all."""
+    """The layers and kinds that are drawn, with short names, and the number of all layers and kinds."""
 
     layers: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -65,12 +65,12 @@ class Axes:
 
     @property
     def columns(self) -> Iterator[tuple[int, int, str]]:
-        """Where each kind's name begins (x, y), and the name."""
+        """The position (x, y) where each kind's name begins, and the name."""
         return ((_LEFT + CELL * at + 12, self.top - 5, name) for at, name in enumerate(self.kind_names))
 
     @property
     def rows(self) -> Iterator[tuple[int, int, str]]:
-        """Where each layer's name ends (x, y), and the name; before them the heading."""
+        """The position (x, y) where each layer's name ends, and the name; the heading comes first."""
         yield _LEFT - _EDGE, self.top - 5, "layer"
         for at, name in enumerate(self.layer_names):
             yield _LEFT - _EDGE, self.top + ROW * at + 10, name
@@ -115,7 +115,7 @@ def find_axes(measured: Iterable[WeightStatistics]) -> Axes:
     layers = in_model_order(layer for layer, _ in places)
     kinds = in_model_order(kind for _, kind in places)
     layers.sort(key=lambda layer: layer == NO_LAYER)
-    shown, across = layers[:MOST_LAYERS], kinds[:MOST_KINDS]
+    shown, across = layers[:MAX_LAYERS], kinds[:MAX_KINDS]
     return Axes(
         tuple(shown),
         tuple(across),
@@ -210,7 +210,9 @@ def _joint(values: Iterable[tuple[str, float]]) -> dict[Place, float]:
 
 
 def _short(name: str, among: Sequence[str]) -> str:
-    """The last part, if no other has the same; else the whole, without the middle if it is long."""
+    """The last part of each name if it is unique; otherwise the whole name, without its middle if it is
+    long.
+    """
     if name == NO_LAYER:
         return "–"
     last = name.rpartition(".")[2]

@@ -16,7 +16,7 @@ from adaptry.core.identity import require_base_write
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
 from adaptry.registry.base_info import BaseEdit, BaseInfo
-from adaptry.registry.bases import LONGEST_KEY
+from adaptry.registry.bases import MAX_KEY
 from adaptry.registry.records import Page
 from adaptry_api import downloads
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
@@ -75,7 +75,7 @@ def list_bases(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 
 
 @ROUTES.get("/find", response_model=BaseInfo)
 def find_base(
-    request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=LONGEST_KEY)]
+    request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=MAX_KEY)]
 ) -> Response:
     """Find a base model by its name, its id, or the first characters of the id."""
     return etag_response(request, registry.bases.get(key))

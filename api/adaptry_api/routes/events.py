@@ -22,7 +22,7 @@ from adaptry_api.routes.parameters import Limit
 ROUTES = guarded_router(f"{protocol.PREFIX}/events", "events")
 STREAM = "text/event-stream"
 _RETRY = 2000  # milliseconds after which a browser connects again
-_AT_ONCE = 200
+_BATCH = 200
 
 
 @ROUTES.get(
@@ -91,7 +91,7 @@ async def _stream(
     wait = 0.0
     while not state.draining.has_begun:
         try:
-            news = await state.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, names)
+            news = await state.event_broadcaster.next_events(identify, after, _BATCH, wait, names)
         except AdaptryError:
             return
         after, wait = news.seq, state.heartbeat

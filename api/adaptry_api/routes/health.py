@@ -13,10 +13,10 @@ from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import (
     PUBLIC,
     AnswerInMemory,
-    answered_quickly,
     app_state_of,
     guarded_router,
     identify,
+    with_quick_answer,
 )
 from adaptry_api.metrics import RequestMetrics
 
@@ -28,12 +28,12 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return PlainTextResponse(_ALIVE)
 
 
-def _at_once(request: Request, identity: Identity) -> AnswerInMemory:
+def _from_memory(request: Request, identity: Identity) -> AnswerInMemory:
     return AnswerInMemory(PlainTextResponse(_ALIVE), depends_on_catalog=False)
 
 
 @ROUTES.get("/healthz", dependencies=[PUBLIC], response_class=PlainTextResponse)
-@answered_quickly(_quick, at_once=_at_once)
+@with_quick_answer(_quick, immediate=_from_memory)
 async def get_liveness() -> str:
     """Check that the process answers."""
     return _ALIVE

@@ -17,9 +17,9 @@ from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.core.stack_ref import weight_suffix
 from adaptry.registry import protocol
 from adaptry.registry.inference import (
-    LONGEST_MODEL,
-    LONGEST_TOKEN,
     MAX_AGE,
+    MAX_MODEL,
+    MAX_TOKEN,
     InferenceDecision,
     InferenceRequest,
 )
@@ -29,7 +29,7 @@ from adaptry_api.header_text import header_text
 from adaptry_api.route_threads import reads, run_in_own_threads
 
 ROUTES = guarded_router(protocol.PREFIX, "inference")
-_REUSE = {"Cache-Control": f"private, max-age={MAX_AGE}"}
+_CACHE_HEADERS = {"Cache-Control": f"private, max-age={MAX_AGE}"}
 _LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT, depth=64, nodes=200_000)
 """Of a request to an engine: tools are nested schemas, and prompts may be lists of tokens."""
 _DENIED = "no such model, or you may not use it"
@@ -48,7 +48,7 @@ def authorize_inference(
     The response may be cached for as long as `Cache-Control` says, at most five seconds.
     """
     decision = registry.grants.authorize(body)
-    response.headers.update(_REUSE)
+    response.headers.update(_CACHE_HEADERS)
     return decision
 
 
@@ -75,21 +75,23 @@ async def authorize_request(
         raise PermissionDenied(_DENIED)
     parts = "+".join(f"{part.name}@{part.digest}{weight_suffix(part.weight)}" for part in decision.parts)
     names = {"Adaptry-Principal": header_text(decision.principal, 193), "Adaptry-Model": parts}
-    return Response(headers={**_REUSE, **names})
+    return Response(headers={**_CACHE_HEADERS, **names})
 
 
 def _model(document: object) -> str:
-    """Raises `Invalid`, for example if an engine that ignores case could use a different model."""
+    """The model that a request names. Raises `Invalid`, for example if an engine that ignores case could use
+    a different model.
+    """
     names = document if isinstance(document, dict) else {}
     if any(key != "model" and key.casefold() == "model" for key in names):
         raise Invalid("the request has two keys `model` that differ only in upper and lower case")
     model = names.get("model")
-    if not isinstance(model, str) or not 1 <= len(model) <= LONGEST_MODEL:
-        raise Invalid(f"the request names no model, or one of more than {LONGEST_MODEL} characters")
+    if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL:
+        raise Invalid(f"the request names no model, or one of more than {MAX_MODEL} characters")
     return model
 
 
 def _token(request: Request) -> SecretStr:
     """The token of the request's sender; an invalid one if the request has no token."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return SecretStr(token.strip()[:LONGEST_TOKEN] if scheme.lower() == "bearer" else "")
+    return SecretStr(token.strip()[:MAX_TOKEN] if scheme.lower() == "bearer" else "")

@@ -26,9 +26,9 @@ from adaptry.storage.local.versions import LocalVersions
 from adaptry_api.auth_policy import (
     Caller,
     CallersRegistry,
-    answered_quickly,
     app_state_of,
     guarded_router,
+    with_quick_answer,
 )
 from adaptry_api.bodies import read_bytes, read_json
 from adaptry_api.downloads import FOREVER
@@ -42,7 +42,7 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revi
 
 _HEAD = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 _MAX_BODY = MAX_SENT + protocol.JSON_LIMIT + 4 * (MAX_FILES + 1)
-_SHORT = 256 << 10
+_SMALL_BODY = 256 << 10
 """Largest body, in bytes, of a push that may be carried out in a batch with others. Such a push takes a few
 milliseconds, unless it moves an alias, which may evaluate policies.
 """
@@ -93,7 +93,7 @@ async def _quick_push(request: Request, identity: Identity) -> Response:
 @ROUTES.post(
     "/with-files", response_model=PushResult, responses={201: {"model": PushResult}}, openapi_extra=_PARTS
 )
-@answered_quickly(_quick_push)
+@with_quick_answer(_quick_push)
 async def push_version_with_files(
     request: Request, name: Name, identity: Caller, key: Key = None
 ) -> Response:
@@ -122,7 +122,7 @@ async def _push_with_files(
             return registry.versions.put_with_files(name, manifest, options, files)
 
         pushed: PushResult | None = None
-        if state.has_short_pushes and len(body) <= _SHORT and options.alias is None:
+        if state.has_short_pushes and len(body) <= _SMALL_BODY and options.alias is None:
             versions = cast(LocalVersions, registry_once(request, headers, identity, key, body).versions)
             with suppress(InspectorBusy):
                 pushed = await state.short_pushes.run(versions.pending_push(name, manifest, options, files))
@@ -133,7 +133,7 @@ async def _push_with_files(
 
 
 def _push_request(document: object) -> PushRequest:
-    """Raises `Invalid`."""
+    """The push in a request's body. Raises `Invalid`."""
     try:
         return PushRequest.model_validate(document)
     except ValidationError as error:

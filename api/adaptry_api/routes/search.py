@@ -15,9 +15,9 @@ from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
 from adaptry_api.auth_policy import (
     AnswerInMemory,
     CallersRegistry,
-    answered_quickly,
     app_state_of,
     guarded_router,
+    with_quick_answer,
 )
 from adaptry_api.route_threads import run_in_own_threads, searches
 from adaptry_api.routes.parameters import Cursor, Limit, Reverse
@@ -72,14 +72,14 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _search_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+def _search_from_memory(request: Request, identity: Identity) -> AnswerInMemory | None:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    body = state.searches.peek_at(address, identity, state.commits.presumed())
+    body = state.searches.peek_at(address, identity, state.commits.last_known())
     return AnswerInMemory(Response(body, media_type="application/json")) if body is not None else None
 
 
 @ROUTES.get("")
-@answered_quickly(_quick_search, _is_plain, _search_at_once)
+@with_quick_answer(_quick_search, _is_plain, _search_from_memory)
 @searches
 def search_versions(
     registry: CallersRegistry,

@@ -15,9 +15,9 @@ from adaptry.registry.sort_keys import VERSION_SORT_KEYS
 from adaptry_api.auth_policy import (
     AnswerInMemory,
     CallersRegistry,
-    answered_quickly,
     app_state_of,
     guarded_router,
+    with_quick_answer,
 )
 from adaptry_api.etags import TaggedAnswer, etag_json, etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef, Reverse
@@ -57,14 +57,14 @@ async def _quick_version(request: Request, identity: Identity) -> Response:
     return answer.response(request)
 
 
-def _version_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+def _version_from_memory(request: Request, identity: Identity) -> AnswerInMemory | None:
     state = app_state_of(request)
-    answer = state.answers.peek_at(request.scope["path"], identity, state.commits.presumed())
+    answer = state.answers.peek_at(request.scope["path"], identity, state.commits.last_known())
     return AnswerInMemory(answer.response(request)) if answer else None
 
 
 @ROUTES.get(ONE, response_model=VersionInfo)
-@answered_quickly(_quick_version, at_once=_version_at_once)
+@with_quick_answer(_quick_version, immediate=_version_from_memory)
 def get_version(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
     """Get the version that a number, an alias or a digest selects."""
     return etag_response(request, registry.versions.get(ref))

@@ -16,11 +16,11 @@ from adaptry.core.errors import AdaptryError, Unauthenticated
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.sign_ins import ExternalUser
-from adaptry_api.sign_in.provider import OpenIdProvider, Unconfirmed
+from adaptry_api.sign_in.provider import ConfirmationUnavailable, OpenIdProvider
 
 LOG = logging.getLogger("adaptry.api")
-_AT_ONCE = 4
-_MOST_FAILURES = 5  # consecutive failures after which the provider counts as down
+_CONCURRENCY = 4
+_MAX_FAILURES = 5  # consecutive failures after which the provider counts as down
 Outcome = Literal["confirmed", "ended", "unclear", "unavailable"]
 
 
@@ -32,14 +32,14 @@ def confirm_users(
     """
     ended = failures = 0
     under_way: set[Future[Outcome]] = set()
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="adaptry-confirmation") as threads:
+    with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="adaptry-confirmation") as threads:
         while True:
             user = None
-            if failures < _MOST_FAILURES and not is_stopping():
+            if failures < _MAX_FAILURES and not is_stopping():
                 user = sign_ins.claim_due(catalog, provider.issuer)
             if user is not None:
                 under_way.add(threads.submit(_confirm, catalog, provider, user))
-            if user is None or len(under_way) == _AT_ONCE:
+            if user is None or len(under_way) == _CONCURRENCY:
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for each in done:
                     outcome = each.result()
@@ -61,7 +61,7 @@ def _confirm(catalog: Catalog, provider: OpenIdProvider, user: ExternalUser) -> 
         LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
         sign_ins.end(catalog, user)
         return "ended"
-    except Unconfirmed as error:  # concerns this user only, so continue with the others
+    except ConfirmationUnavailable as error:  # concerns this user only, so continue with the others
         LOG.warning("cannot confirm %s: %s", user.subject, error.message)
         if error.refresh_token is not None:
             sign_ins.store_refresh_token(catalog, user, error.refresh_token)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=20_000)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-_MOST_GROUPS = 2000
+_MAX_GROUPS = 2000
 _SLOW, _PAUSE = 1.0, 15.0
 """If a code was not exchanged after this many seconds, further sign-ins fail immediately for a while. Only a
 few wait for the provider at once, so all others would wait for those before them."""
@@ -35,7 +35,7 @@ Claims = Mapping[str, Any]
 """(`Any`: JSON.)"""
 
 
-class Unconfirmed(Unavailable):
+class ConfirmationUnavailable(Unavailable):
     """The user could be neither confirmed nor rejected. `refresh_token` (sealed) is for the next try, if the
     provider replaced the old one.
     """
@@ -104,7 +104,7 @@ class OpenIdProvider:
     def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
         """The user's current data at the provider.
 
-        Raises `Unauthenticated` if the provider no longer confirms the user, and `Unconfirmed` or
+        Raises `Unauthenticated` if the provider no longer confirms the user, and `ConfirmationUnavailable` or
         `Unavailable` if it gave no answer.
         """
         from cryptography.fernet import InvalidToken
@@ -112,14 +112,14 @@ class OpenIdProvider:
         try:
             refresh_token = self._fernet().decrypt(sealed.encode()).decode()
         except InvalidToken as error:  # the server's secret was replaced
-            raise Unconfirmed("the stored refresh token cannot be opened") from error
+            raise ConfirmationUnavailable("the stored refresh token cannot be opened") from error
         answer = self._token_answer({"grant_type": "refresh_token", "refresh_token": refresh_token})
         newest = _refresh_token(answer) or refresh_token
         try:
             claims = self._verified(answer) if "id_token" in answer else self._user_info(answer)
             user = self._user(claims, answer, refresh_token)
         except AdaptryError as error:
-            raise Unconfirmed(error.message, self._sealed(newest)) from error
+            raise ConfirmationUnavailable(error.message, self._sealed(newest)) from error
         if user.subject != subject:
             raise Unauthenticated(
                 "the identity provider returned a different user than the one that signed in"
@@ -155,7 +155,7 @@ class OpenIdProvider:
         if found.get("error") == "invalid_grant":
             raise Unauthenticated("the identity provider no longer accepts this sign-in; sign in again")
         is_down = answer.status >= 500 or answer.status == 429
-        raise (Unavailable if is_down else Unconfirmed)(
+        raise (Unavailable if is_down else ConfirmationUnavailable)(
             f"the identity provider returned status {answer.status} ({str(found.get('error'))[:80]})",
             public_message="the identity provider refused this server; the server's log has the details",
         )
@@ -203,7 +203,7 @@ class OpenIdProvider:
             self.issuer,
             subject,
             tuple(one for one in proposals if isinstance(one, str)),
-            frozenset(one for one in listed[:_MOST_GROUPS] if isinstance(one, str)),
+            frozenset(one for one in listed[:_MAX_GROUPS] if isinstance(one, str)),
             self._sealed(refresh_token) if refresh_token else None,
         )
 

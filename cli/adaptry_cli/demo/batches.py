@@ -41,7 +41,7 @@ class ExampleBatch:
         return self.logits(model)[range(len(begins)), begins]
 
     def losses(self, model: Model) -> Tensor:
-        """The loss of every answer's token, in one row."""
+        """The loss of each token of every answer, in one row."""
         from torch.nn.functional import cross_entropy
 
         is_answer = self.answers != -100

@@ -11,7 +11,9 @@ from adaptry_cli.demo.tasks import DemoTask
 
 @dataclass(frozen=True, slots=True)
 class PeftComparison:
-    """How many elements of the weights differ, of how many; and the largest difference of a logit."""
+    """The number of elements of the weights that differ, the number of all elements, and the largest
+    difference of a logit.
+    """
 
     different: int
     weights: int
@@ -34,7 +36,7 @@ def compare_with_peft(
         theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
         expected = theirs.state_dict()
         different = weights = 0
-        for name, weight in ours.named_parameters():  # a tied head once
+        for name, weight in ours.named_parameters():  # yields a tied head only once
             different += int((weight != expected[name]).sum())
             weights += weight.numel()
         largest = 0.0

@@ -15,7 +15,7 @@ from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 20
-_MOST_THREADS = 8  # on matrices this small, more threads only wait for each other
+_MAX_THREADS = 8  # on matrices this small, more threads only wait for each other
 
 
 def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
@@ -24,7 +24,7 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(min(torch.get_num_threads(), _MOST_THREADS))
+        torch.set_num_threads(min(torch.get_num_threads(), _MAX_THREADS))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
@@ -61,7 +61,9 @@ def evaluate(
 
 
 def _scores(model: Model, tokenizer: Tokenizer, task: DemoTask, examples: Sequence[Example]) -> list[float]:
-    """Right (1) or wrong (0) of each example, or the loss of each answer's token."""
+    """For each example, 1 if the answer is right and 0 if it is wrong; or the loss of each token of the
+    answers.
+    """
     batch = encode(tokenizer, examples)
     if not task.choices:
         return [float(loss) for loss in batch.losses(model)]

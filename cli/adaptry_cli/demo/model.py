@@ -49,7 +49,7 @@ def checkpoint(folder: Path) -> Path:
         _convert(made)
         try:
             made.rename(folder)
-        except OSError:  # another run was first, with the same bytes
+        except OSError:  # another run has created it first, with the same bytes
             if not (folder / "config.json").exists():
                 raise
     return folder

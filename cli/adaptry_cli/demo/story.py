@@ -25,7 +25,8 @@ from adaptry_cli.demo.tasks import DemoTask
 from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, DemoAdapter, LoraTraining, train
 
 _BASE = "./smollm2"
-_KEPT = 0.05  # tolerated loss of accuracy on 64 examples: bfloat16 rounding changes a few answers
+# Tolerated loss of accuracy on 64 examples: bfloat16 rounding changes a few answers.
+_ACCURACY_TOLERANCE = 0.05
 
 
 @command()
@@ -68,7 +69,7 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Adapters:
-    """The three that were trained."""
+    """The three trained adapters."""
 
     first: DemoAdapter
     second: DemoAdapter
@@ -76,7 +77,7 @@ class _Adapters:
 
 
 def _set_up(folder: Path) -> _Stage:
-    """A fresh registry and fresh outputs; only the model is kept from an earlier run."""
+    """Creates a fresh registry and fresh outputs; only the model is kept from an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("registry", "server", "package-1", "package-2", "summary", "stranger", "merged", "pulled"):
         shutil.rmtree(folder / old, ignore_errors=True)
@@ -187,7 +188,10 @@ def _merge(stage: _Stage, trained: _Adapters) -> list[str]:
         f" {len(stage.package.held_out)} answers may change."
     )
     _require(compared.different <= compared.weights // 1000, "the merged weights are not PEFT's")
-    _require(abs(kept - trained.second.adapter_metric) < _KEPT, "the merge lost the adapter's accuracy")
+    _require(
+        abs(kept - trained.second.adapter_metric) < _ACCURACY_TOLERANCE,
+        "the merge lost the adapter's accuracy",
+    )
     return lines
 
 

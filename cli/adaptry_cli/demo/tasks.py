@@ -44,7 +44,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class DemoTask:
-    """What to learn and how to judge it.  `choices` are all completions there are, or empty for free text."""
+    """A task to learn, and its metric. `choices` are all possible completions, or empty for free text."""
 
     name: str
     title: str

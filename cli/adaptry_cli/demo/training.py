@@ -21,7 +21,9 @@ _WARM_UP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class LoraTraining:
-    """How to train: LoRA's shape, and how long. A step is one batch of 8 examples."""
+    """The settings of a training run: the LoRA's shape, and the number of steps. A step is one batch of 8
+    examples.
+    """
 
     rank: int
     alpha: int

@@ -27,8 +27,8 @@ from adaptry.core.lazy_dataclass import dataclass
 
 Result = TypeVar("Result")
 
-_KEPT = 16  # pairs of a config and a header
-_LARGEST_KEPT = 16 << 10
+_CACHE_SIZE = 16  # pairs of a config and a header
+_MAX_CACHED_BYTES = 16 << 10
 """Largest size in bytes of a config and header for which derived values are kept; those take about ten times
 as much.
 """
@@ -140,7 +140,7 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
 
 
 def open_known(content: Content) -> Adapter:
-    """The same as `open_content`, for programs that open many adapters. Versions of an adapter usually differ
+    """Like `open_content`, for programs that open many adapters. Versions of an adapter usually differ
     only in the values of their weights. So data derived from a small config and header is cached and shared
     by adapters with the same ones.
     """
@@ -149,14 +149,14 @@ def open_known(content: Content) -> Adapter:
     ):
         start = content.read(WEIGHTS, 0, 8)
         length = 8 + int.from_bytes(start, "little")
-        if length + content.sizes[CONFIG] <= _LARGEST_KEPT:
+        if length + content.sizes[CONFIG] <= _MAX_CACHED_BYTES:
             head, config = content.read(WEIGHTS, 0, length), content.read_all(CONFIG, LIMITS.size)
             if known := _of_shape(config, head, content.sizes[WEIGHTS]):
                 return known.with_content(content)
     return open_content(content)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _of_shape(config: bytes, head: bytes, size: int) -> Adapter | None:
     """The adapter with this config and this beginning of a weights file of `size` bytes, without its content;
     None if the derived data may not be cached. Raises the errors of `open_content` and those of deriving the

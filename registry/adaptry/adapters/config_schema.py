@@ -107,7 +107,7 @@ def _is_layers(value: object) -> bool:
 
 
 def _is_replication(value: object) -> bool:
-    """Whether it is a list of pairs with a bounded sum; a loader builds that many layers."""
+    """Whether the value is a list of pairs with a bounded sum; a loader builds that many layers."""
     if not isinstance(value, list):
         return False
     for pair in value:

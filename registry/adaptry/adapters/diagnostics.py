@@ -11,7 +11,7 @@ from adaptry.adapters.formats import CONFIG, FORMATS, WEIGHTS, WHOLE_MODEL
 from adaptry.core.errors import NotFound, Unsupported
 from adaptry.core.refs import folder_argument
 
-_ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
+_OTHER_TOOLS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r".+\.nemo"),
         (
@@ -65,7 +65,7 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     for format in FORMATS.values():
         if format.pickle in names and format.config in names | {""}:
             raise Unsupported(f"{folder} holds its weights as a pickle ({format.pickle}); {format.remedy}")
-    for pattern, what in _ELSEWHERE:
+    for pattern, what in _OTHER_TOOLS:
         for name in sorted(filter(pattern.fullmatch, names)):
             _refuse_other_tool(folder / name, what)
     where = shlex.quote(folder_argument(folder))
@@ -91,7 +91,7 @@ def raise_is_file(file: Path) -> NoReturn:
     """Raises `Unsupported` for another tool's file, with the command that converts it; otherwise
     `NotFound`.
     """
-    for pattern, what in _ELSEWHERE:
+    for pattern, what in _OTHER_TOOLS:
         if pattern.fullmatch(file.name):
             _refuse_other_tool(file, what)
     raise NotFound(f"{file} is a file; pass the folder that contains it: {folder_argument(file.parent)}")

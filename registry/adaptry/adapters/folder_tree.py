@@ -33,7 +33,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterPlace:
+class AdapterLocation:
     """A folder that may hold an adapter; with `file`, only that file in it."""
 
     folder: Path
@@ -56,13 +56,13 @@ class UnsearchedFolder:
 class FolderTree:
     """The places in a tree, in natural order (`checkpoint-2` before `checkpoint-10`)."""
 
-    places: tuple[AdapterPlace, ...]
+    places: tuple[AdapterLocation, ...]
     unsearched: tuple[UnsearchedFolder, ...] = ()
 
 
 def search_tree(root: Path) -> FolderTree:
     """Searches `root` and the folders in it. Unreadable folders are listed and raise no error."""
-    places: list[AdapterPlace] = []
+    places: list[AdapterLocation] = []
     unsearched: list[UnsearchedFolder] = []
     waiting = [(root, 0)]
     while waiting:
@@ -107,7 +107,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
+def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterLocation]:
     """The adapters that the files with these names may contain. A file with a name that the user chose is an
     adapter of its own, unless the folder is the adapter of a tool that uses other names.
     """
@@ -117,12 +117,12 @@ def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
         or names & _SIGNS
         or any(_PART.fullmatch(name) for name in names)
     ):
-        yield AdapterPlace(folder)
+        yield AdapterLocation(folder)
     else:
-        yield from (AdapterPlace(folder, name) for name in names if is_weights(name))
+        yield from (AdapterLocation(folder, name) for name in names if is_weights(name))
     for name in names:
         if name.endswith(".gguf") and _is_gguf_adapter(folder / name):
-            yield AdapterPlace(folder, name)
+            yield AdapterLocation(folder, name)
 
 
 def _other_weights(folder: Path, names: set[str]) -> Iterator[UnsearchedFolder]:

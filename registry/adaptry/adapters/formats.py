@@ -40,10 +40,10 @@ class AdapterFormat:
     def includes(self, name: str) -> bool:
         """Whether a file with this name may be part of a stored adapter."""
         own = {self.weights, *self.extra_files, *([self.config] if self.config else [])}
-        return name in own or bool(_BESIDE.fullmatch(name)) or is_image(name)
+        return name in own or bool(_COMMON_FILES.fullmatch(name)) or is_image(name)
 
 
-_BESIDE = lazy_pattern(
+_COMMON_FILES = lazy_pattern(
     r"README\.md|(?:LICENSE|NOTICE)(?:\.(?:md|txt))?"
     r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(?:json|txt)|merges\.txt|chat_template\.(?:jinja|json)|generation_config\.json"

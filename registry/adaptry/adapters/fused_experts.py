@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.core.lazy_dataclass import dataclass
 
 # The fused parameter, and the names that files give to the parts of one expert. Its rows are in this order.

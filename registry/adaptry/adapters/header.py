@@ -28,7 +28,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 PLAIN_FLOATS = frozenset({"F32", "F16", "BF16"})
 """Dtypes in which weights are merged."""
 
-_LARGEST_HERE = 32 << 10  # bytes: 20 ms of processor time at worst
+_MAX_IN_PROCESS = 32 << 10  # bytes: 20 ms of processor time at worst
 _MAX_RANK = 8
 _MAX_DIM = 1 << 31
 _NAME = lazy_pattern(r"[\x21-\x7e]{1,512}")
@@ -78,7 +78,7 @@ class SafetensorsHeader:
     raw: bytes = b""
 
 
-_AGAIN = "download, copy or save it again"
+_REMEDY = "download, copy or save it again"
 
 
 def read_header(
@@ -90,7 +90,7 @@ def read_header(
     reason, and `Unavailable` if the header is long and no process can be started to read it.
     """
     if size < 10:
-        raise InvalidWeights(f"{label} is {size} bytes, too short to be a safetensors file; {_AGAIN}")
+        raise InvalidWeights(f"{label} is {size} bytes, too short to be a safetensors file; {_REMEDY}")
     prefix = read(0, 64 if size >= 64 else size)
     if prefix.startswith(b"version https://git-lfs"):
         raise InvalidWeights(
@@ -100,12 +100,12 @@ def read_header(
     if length > limits.size:
         raise InvalidWeights(
             f"{label} declares a header of {length:,} bytes (at most {limits.size:,}):"
-            f" it is not a safetensors file; {_AGAIN}"
+            f" it is not a safetensors file; {_REMEDY}"
         )
     if length < 2 or 8 + length > size:
         raise InvalidWeights(
             f"{label} is truncated or not a safetensors file: its header would have {length:,} bytes, and the"
-            f" file has {size:,}; {_AGAIN}"
+            f" file has {size:,}; {_REMEDY}"
         )
     raw = read(8, length)
     if len(raw) != length:
@@ -117,7 +117,7 @@ def parse_header(
     raw: bytes, size: int, label: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
     """Like `read_header`, from the header's bytes; `size` is that of the whole file."""
-    if len(raw) <= _LARGEST_HERE:
+    if len(raw) <= _MAX_IN_PROCESS:
         return parse_in_process(raw, size, label, limits)
     from adaptry.adapters.header_process import parse_in_child
 

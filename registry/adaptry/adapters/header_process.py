@@ -22,7 +22,7 @@ from adaptry.core.processes.worker_pool import run_in_worker
 _MIB = 1 << 20
 _DTYPES = tuple(DTYPE_BITS)
 _REFUSED, _READ = b"!", b"="
-_SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
+_SLOTS = ProcessSlots(running=2, waiting=8, timeout=120.0)
 
 
 def parse_in_child(raw: bytes, size: int, label: str, limits: HeaderLimits) -> SafetensorsHeader:

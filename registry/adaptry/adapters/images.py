@@ -24,7 +24,7 @@ MAX_SIDE = 16_384
 NAME = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_PARTS = 10_000
+_MAX_PARTS = 10_000
 """Maximum number of chunks or segments in a file: encoders write hundreds, and each costs a step in
 Python."""
 _MARKER = lazy_pattern(rb"\xff[^\x00\xd0-\xd7]")
@@ -52,8 +52,8 @@ def check_image(path: str, data: bytes) -> None:
     walk, format = {"png": (_png, "PNG"), "webp": (_webp, "WebP")}.get(ending, (_jpeg, "JPEG"))
     try:
         width, height = walk(data)
-    except (_Malformed, struct.error, IndexError) as error:
-        what = str(error) if isinstance(error, _Malformed) else "the file is truncated"
+    except (_MalformedImage, struct.error, IndexError) as error:
+        what = str(error) if isinstance(error, _MalformedImage) else "the file is truncated"
         raise Unsupported(
             f"{path} is not a valid {format} image ({what}); save it again with an image editor,"
             " or push without it"
@@ -65,48 +65,48 @@ def check_image(path: str, data: bytes) -> None:
         )
 
 
-class _Malformed(Exception):
+class _MalformedImage(Exception):
     pass
 
 
 def _png(data: bytes) -> tuple[int, int]:
     if not data.startswith(_PNG):
-        raise _Malformed("wrong signature at the beginning")
+        raise _MalformedImage("wrong signature at the beginning")
     at, size, has_data = len(_PNG), (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if length > len(data) or end > len(data):
-            raise _Malformed("the file is truncated")
+            raise _MalformedImage("the file is truncated")
         if not _CHUNK_TYPE.fullmatch(kind):
-            raise _Malformed("invalid chunk type")
+            raise _MalformedImage("invalid chunk type")
         if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise _Malformed(f"the checksum of its chunk {kind.decode()} is wrong")
+            raise _MalformedImage(f"the checksum of its chunk {kind.decode()} is wrong")
         if (at == len(_PNG)) != (kind == b"IHDR"):
-            raise _Malformed("the header is not the first chunk")
+            raise _MalformedImage("the header is not the first chunk")
         if kind == b"IHDR":
             if length != 13:
-                raise _Malformed("wrong header length")
+                raise _MalformedImage("wrong header length")
             size = struct.unpack_from(">II", data, at + 8)
         has_data = has_data or kind == b"IDAT"
         at = end
         if kind == b"IEND":
             break
     else:
-        raise _Malformed("too many parts")
+        raise _MalformedImage("too many parts")
     if length or not has_data:
-        raise _Malformed("no image data")
+        raise _MalformedImage("no image data")
     _require_end(data, at)
     return size
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8\xff"):
-        raise _Malformed("wrong signature at the beginning")
+        raise _MalformedImage("wrong signature at the beginning")
     at, size, has_scan = 2, (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if data[at] != 0xFF:
-            raise _Malformed("extra bytes between segments")
+            raise _MalformedImage("extra bytes between segments")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -114,10 +114,10 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xD9:
             break
         if marker not in _SEGMENTS:
-            raise _Malformed("unknown segment type")
+            raise _MalformedImage("unknown segment type")
         length = struct.unpack_from(">H", data, at + 2)[0]
         if length < 2 or at + 2 + length > len(data):
-            raise _Malformed("the file is truncated")
+            raise _MalformedImage("the file is truncated")
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = (width, height)
@@ -126,9 +126,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             has_scan = True
             at = _after_scan(data, at)
     else:
-        raise _Malformed("too many parts")
+        raise _MalformedImage("too many parts")
     if not has_scan:
-        raise _Malformed("no image data")
+        raise _MalformedImage("no image data")
     _require_end(data, at + 2)
     return size
 
@@ -139,30 +139,30 @@ def _after_scan(data: bytes, at: int) -> int:
     """
     found = _MARKER.search(data, at)
     if found is None:
-        raise _Malformed("the file is truncated")
+        raise _MalformedImage("the file is truncated")
     return found.start()
 
 
 def _webp(data: bytes) -> tuple[int, int]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise _Malformed("wrong signature at the beginning")
+        raise _MalformedImage("wrong signature at the beginning")
     if struct.unpack_from("<I", data, 4)[0] != len(data) - 8:
-        raise _Malformed("its length differs from its header")
+        raise _MalformedImage("its length differs from its header")
     at, size, has_image = 12, (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if at >= len(data):
             break
         kind, length = struct.unpack_from("<4sI", data, at)
         if kind not in _WEBP_CHUNKS:
-            raise _Malformed("invalid chunk type")
+            raise _MalformedImage("invalid chunk type")
         if at == 12:
             size = _webp_size(kind, data[at + 8 : at + 8 + min(length, 10)])
         has_image = has_image or kind in (b"VP8 ", b"VP8L", b"ANMF")
         at += 8 + length + length % 2
     else:
-        raise _Malformed("too many parts")
+        raise _MalformedImage("too many parts")
     if not has_image:
-        raise _Malformed("no image data")
+        raise _MalformedImage("no image data")
     _require_end(data, at)
     return size
 
@@ -176,9 +176,9 @@ def _webp_size(kind: bytes, first: bytes) -> tuple[int, int]:
     if kind == b"VP8 " and first[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", first, 6)
         return width & 0x3FFF, height & 0x3FFF
-    raise _Malformed("the first chunk is not an image chunk")
+    raise _MalformedImage("the first chunk is not an image chunk")
 
 
 def _require_end(data: bytes, at: int) -> None:
     if at != len(data):
-        raise _Malformed("extra bytes after the end" if at < len(data) else "the file is truncated")
+        raise _MalformedImage("extra bytes after the end" if at < len(data) else "the file is truncated")

@@ -35,7 +35,7 @@ SPELLINGS: tuple[tuple[str, str], ...] = (
 )
 """Name prefixes in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
 
-_EACH = lazy_pattern(r"(?:.*\.)?experts\.\d+\..+")
+_SEPARATE = lazy_pattern(r"(?:.*\.)?experts\.\d+\..+")
 _FUSED = lazy_pattern(r"(?:.*\.)?experts(?:\.base_layer)*")
 _OLD = tuple(old for new, old in SPELLINGS)
 _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_projector.", "model.audio_tower.")
@@ -45,12 +45,12 @@ def detect_layouts(paths: Iterable[str]) -> tuple[str, ...]:
     """The layouts of an adapter's module paths, sorted; empty if they are the same in all layouts."""
     found = set()
     for path in paths:
-        if _EACH.fullmatch(path):
+        if _SEPARATE.fullmatch(path):
             found.add(EXPERTS_EACH)
         elif _FUSED.fullmatch(path):
             found.add(EXPERTS_FUSED)
         name = f"{path}."
-        if name.startswith(_OLD) or (".block_sparse_moe.experts." in name and _EACH.fullmatch(path)):
+        if name.startswith(_OLD) or (".block_sparse_moe.experts." in name and _SEPARATE.fullmatch(path)):
             found.add(NAMES_4)
         elif name.startswith(_NEW):
             found.add(NAMES_5)

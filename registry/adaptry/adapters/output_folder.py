@@ -1,6 +1,4 @@
-"""The folder an adapter is written to: complete or not at all, and never over files that are not an
-adapter's.
-"""
+"""Writes an adapter into a folder, completely or not at all; never overwrites files of anything else."""
 
 from __future__ import annotations
 

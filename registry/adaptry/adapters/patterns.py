@@ -29,9 +29,9 @@ SECONDS = 1.0
 """Seconds of processor time for all patterns of one adapter."""
 _HERE = 0.2  # seconds of these for RE2 in this process; a child matches the rest
 _SLOTS = ProcessSlots(running=2, waiting=8)
-_LONGEST_ANSWER = 8 << 20
-_KEPT = 256  # cached answers of children
-_LARGEST_KEPT = 64 << 10
+_MAX_REPLY = 8 << 20
+_CACHE_SIZE = 256  # cached answers of children
+_MAX_CACHED_BYTES = 64 << 10
 
 _Value = TypeVar("_Value")
 
@@ -83,7 +83,7 @@ class PatternMatcher:
         found = self._numbers(key, name, at_most=1)
         return self._indexes[key].patterns[found[0]] if found else None
 
-    def disputed(self, key: str, name: str) -> tuple[str, ...]:
+    def conflicting_patterns(self, key: str, name: str) -> tuple[str, ...]:
         """Patterns of `key` that match `name` and have different values: two, or none if all agree.
 
         Raises `InvalidConfig`, `Unavailable`.
@@ -181,7 +181,7 @@ class PatternMatcher:
         left = []
         began = time.thread_time()
         for query in queries:
-            test = re2_test(query.rule, query.pattern) if _spent(began) < _HERE else None
+            test = re2_test(query.rule, query.pattern) if _cpu_seconds_since(began) < _HERE else None
             if test is None:
                 left.append(query)
                 continue
@@ -189,12 +189,12 @@ class PatternMatcher:
             for name in names:
                 if test(name):
                     matched.add(name)
-                if _spent(began) > _HERE:
+                if _cpu_seconds_since(began) > _HERE:
                     left.append(query)
                     break
             else:
                 self._matched[query] |= matched
-        self._left -= _spent(began)
+        self._left -= _cpu_seconds_since(began)
         return left
 
     def _by_child(self, queries: list[PatternQuery], names: list[str]) -> None:
@@ -270,7 +270,7 @@ def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    limits = ProcessLimits(seconds, answer=_LONGEST_ANSWER)
+    limits = ProcessLimits(seconds, answer=_MAX_REPLY)
     try:
         with _SLOTS.acquire("the patterns of adapters"):
             answer = run_bounded("adaptry.adapters.pattern_process", request, limits)
@@ -280,10 +280,10 @@ def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float
         raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
     lines = answer.decode("ascii").split("\n")[:-1]  # drops a truncated line
     is_final = len(lines) > len(queries) or seconds >= SECONDS - _HERE  # it had the full limit
-    if is_final and len(answer) <= _LARGEST_KEPT:
+    if is_final and len(answer) <= _MAX_CACHED_BYTES:
         with _kept_lock:
             _kept[key] = lines
-            if len(_kept) > _KEPT:
+            if len(_kept) > _CACHE_SIZE:
                 _kept.popitem(last=False)
     return lines
 
@@ -292,7 +292,7 @@ def _message(query: PatternQuery, reason: str) -> str:
     return f"adapter_config.json: {query.pattern[:80]!a} {reason}"
 
 
-def _spent(began: float) -> float:
+def _cpu_seconds_since(began: float) -> float:
     return time.thread_time() - began
 
 

@@ -53,11 +53,11 @@ def declared_types(method: str) -> Mapping[str, frozenset[str]]:
 
 
 def expected_type(method: str, field: str, value: object) -> str | None:
-    """What PEFT expects for `field` in words, such as "a whole number"; None if `value` is that, or if the
-    method has no such field.
+    """The type that PEFT expects for `field`, in words such as "a whole number"; None if `value` has this
+    type, or if the method has no such field.
     """
     kinds = declared_types(method).get(field)
-    if kinds is None or any(_is(kind, value) for kind in kinds):
+    if kinds is None or any(_has_kind(kind, value) for kind in kinds):
         return None
     others = {"null"} | ({"int"} if "float" in kinds else set())
     return " or ".join(_WORDS[kind] for kind in sorted(kinds - others))
@@ -85,7 +85,7 @@ def _widened(method: str, name: str, kinds: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is(kind: str, value: object) -> bool:
+def _has_kind(kind: str, value: object) -> bool:
     match kind:
         case "null":
             return value is None
@@ -102,4 +102,4 @@ def _is(kind: str, value: object) -> bool:
     inside = kind.removeprefix("list[").removesuffix("]")
     if not isinstance(value, list):
         return False
-    return all(isinstance(each, list) if inside == "list" else _is(inside, each) for each in value)
+    return all(isinstance(each, list) if inside == "list" else _has_kind(inside, each) for each in value)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from adaptry.core.lazy_dataclass import dataclass
 
 _META = frozenset(r"\.^$*+?{}[]|()")
-_MOST_SHAPES = 64
+_MAX_SHAPES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def mask_characters(text: str, dots: tuple[int, ...]) -> str:
 
 
 def dotted_suffixes(name: str) -> Iterator[str]:
-    """`a.b.c`, `b.c`, `c`."""
+    """The dotted suffixes of a name: `a.b.c`, `b.c`, `c`."""
     yield name
     place = name.find(".")
     while place >= 0:
@@ -85,7 +85,7 @@ class PlainIndex:
             self._keep(self._exact.setdefault(pattern.text, {}), number, value)
             return True
         shape = (len(pattern.text), pattern.dots)
-        if shape not in self._shapes and len(self._shapes) == _MOST_SHAPES:
+        if shape not in self._shapes and len(self._shapes) == _MAX_SHAPES:
             return False
         self._keep(self._shapes.setdefault(shape, {}).setdefault(pattern.text, {}), number, value)
         return True

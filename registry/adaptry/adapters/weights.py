@@ -16,7 +16,7 @@ from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.core.digest import Digest
 
 _PIECE = 1 << 20
-_MOST = 256  # maximum number of tensors in a task
+_MAX_TENSORS = 256  # maximum number of tensors in a task
 _WORTH_THREADS = 1 << 20  # bytes
 
 
@@ -49,7 +49,7 @@ def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorI
     for name, info in tensors.items():
         batch[name] = info
         size += info.size
-        if size >= _PIECE or len(batch) == _MOST:
+        if size >= _PIECE or len(batch) == _MAX_TENSORS:
             yield batch
             batch, size = {}, 0
     if batch:

@@ -18,7 +18,7 @@ from adaptry.core.lazy_dataclass import dataclass
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")
 _FOUND_BY_PEFT = re.compile(r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)")
 """The stacks that PEFT 0.21 replicates (`replicate_layers`): Llama's, BERT's and the bare Falcon's."""
-_MOST = 4096
+_MAX_LAYERS = 4096
 
 
 def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
     layers: list[int] = []
     for pair in ranges if isinstance(ranges, list) else [ranges]:
         is_range = isinstance(pair, list) and len(pair) == 2 and all(type(bound) is int for bound in pair)
-        if not is_range or not 0 <= pair[0] < pair[1] or len(layers) + pair[1] - pair[0] > _MOST:
+        if not is_range or not 0 <= pair[0] < pair[1] or len(layers) + pair[1] - pair[0] > _MAX_LAYERS:
             raise InvalidConfig(
                 "adapter_config.json: layer_replication must be ranges [first, end] of layers, not"
                 f" {str(pair)[:40]!r}"

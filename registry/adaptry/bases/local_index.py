@@ -16,7 +16,7 @@ from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.files.atomic_file import atomic_file
 
 _FILE = "base_places.json"
-_MOST = 8  # folders of one base
+_MAX_FOLDERS = 8  # folders of one base
 _LIMITS = strictjson.JsonLimits(size=4 << 20, depth=3, nodes=50_000)
 
 
@@ -25,7 +25,7 @@ def record_path(cache: Path, base: Digest, folder: Path) -> None:
     known = _read(cache)
     place = str(folder.resolve())
     others = [other for other in known.get(str(base), []) if other != place]
-    known[str(base)] = [place, *others][:_MOST]
+    known[str(base)] = [place, *others][:_MAX_FOLDERS]
     with contextlib.suppress(OSError, Unavailable):
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_file(cache / _FILE) as file:

@@ -14,7 +14,7 @@ from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
-from adaptry.adapters.transformers_loading import tensors_in_memory
+from adaptry.adapters.transformers_conversion import tensors_in_memory
 from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
 from adaptry.bases.tied_weights import HEADS, LANGUAGE_MODEL, tied_weights
 from adaptry.core.lazy_dataclass import dataclass
@@ -57,7 +57,7 @@ class ModelNames:
     @cached_property
     def modules(self) -> frozenset[str]:
         """Every module, including containers: each dotted prefix of a parameter's name."""
-        return _beginnings(self.parameters)
+        return _dotted_prefixes(self.parameters)
 
     def has_module(self, path: str) -> bool:
         """Whether PEFT finds the module, under its name or an alias."""
@@ -84,7 +84,7 @@ class ModelNames:
 
     @cached_property
     def _other_modules(self) -> frozenset[str]:
-        return _beginnings(self.aliases)
+        return _dotted_prefixes(self.aliases)
 
     @cached_property
     def holders(self) -> frozenset[str]:
@@ -187,7 +187,7 @@ def _as_loaded(name: str, body: str, parameters: _Shapes) -> str:
     return next((each for each in names if each in parameters), name)
 
 
-def _beginnings(names: Iterable[str]) -> frozenset[str]:
+def _dotted_prefixes(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name[:place] for name in names for place, letter in enumerate(name) if letter == ".")
 
 

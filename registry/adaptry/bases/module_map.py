@@ -16,7 +16,7 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import is_input_embedding, is_stack_copy, layer_of
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 from adaptry.core.lazy_dataclass import dataclass
@@ -160,8 +160,8 @@ def place(
             missing_extras.append(extra)
             reasons[extra.target] = where.reason
     if names.is_converted:
-        _excuse(missing, reasons, names)
-        _excuse_vectors(missing_extras, reasons, names)
+        _mark_renamed_modules(missing, reasons, names)
+        _mark_renamed_vectors(missing_extras, reasons, names)
     return ModuleMap(
         tuple(placed), tuple(extras), tuple(blocks), tuple(missing), tuple(missing_extras), reasons
     )
@@ -268,7 +268,9 @@ def _each_expert(
     ]
 
 
-def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames) -> None:
+def _mark_renamed_modules(
+    missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames
+) -> None:
     """Marks missing modules as possibly renamed, if the base's layers have weights of the same width."""
     lost = [module for module in missing if reasons[module.path].kind == "absent"]
     widths: dict[int | None, set[tuple[int, ...]]] = {}
@@ -279,10 +281,12 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
         reasons.update({module.path: _renamed(names) for module in lost})
 
 
-def _excuse_vectors(
+def _mark_renamed_vectors(
     missing: Iterable[ExtraWeight], reasons: dict[str, MissingReason], names: ParameterNames
 ) -> None:
-    """The same for biases and norms, if the base has such vectors as long in the same layer."""
+    """Like `_mark_renamed_modules`, for biases and norms, if the base has vectors of the same length in the
+    same layer.
+    """
     held = {(layer_of(tensor.name), tensor.shape) for tensor in names.tensors.values()}
     for extra in missing:
         is_vector = extra.kind in ("bias", "norm") and reasons[extra.target].kind == "absent"

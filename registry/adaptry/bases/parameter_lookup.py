@@ -21,11 +21,12 @@ from adaptry.adapters.tensor_names import (
     is_output_head,
     is_stack_copy,
 )
-from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.tied_weights import OWN_EMBEDDINGS
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 _OLD_ENDS = (
     (".weight", ".gamma"),
@@ -33,6 +34,9 @@ _OLD_ENDS = (
     (".parametrizations.weight.original0", ".weight_g"),
     (".parametrizations.weight.original1", ".weight_v"),
 )
+
+_WRAPPER = lazy_pattern(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and checkpointing add to names."""
 
 # Names that mean an output head only in these models.
 _HEADS_BY_MODEL = {
@@ -170,7 +174,9 @@ class ParameterNames:
         )
 
     def _is_own_embedding(self, name: str) -> bool:
-        """Whether it is an embedding with a name that has this meaning only in models of this type."""
+        """Whether the name belongs to an embedding whose name has this meaning only in models of this
+        type.
+        """
         return name.endswith(OWN_EMBEDDINGS.get(self.model_type, ())) if self.model_type else False
 
     def _prefixed(self, parameter: str) -> Iterator[str]:
@@ -210,6 +216,8 @@ def is_head_of_type(path: str, model_type: str) -> bool:
 def _spellings(parameter: str) -> Iterator[str]:
     """`parameter`, then the other spellings that tools have used."""
     yield parameter
+    if "wrapped_module." in parameter or "_orig_mod." in parameter:
+        yield _WRAPPER.sub("", parameter)
     for memory, disk in SPELLINGS:
         if parameter.startswith(memory):
             yield disk + parameter.removeprefix(memory)

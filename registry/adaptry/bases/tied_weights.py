@@ -88,7 +88,9 @@ def _stack_copies(
 
 
 def _other_head(shapes: Mapping[str, tuple[int, ...]], facts: Mapping[str, Any]) -> list[str]:
-    """The head with its own name, if the class always has it, or if its neighbours are stored."""
+    """The output head under the name that its class gives it, if the class always has one, or if its
+    neighbours are stored.
+    """
     head = HEADS.get(str(facts.get("model_type") or ""))
     if head is None:
         return []

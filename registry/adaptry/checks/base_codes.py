@@ -132,6 +132,12 @@ BASE_CODES: Mapping[str, FindingCode] = {
         "The adapter contains whole modules that the base does not have, such as a classification head.",
         "load it with the model class for its task",
     ),
+    "saved_module_dropped": FindingCode(
+        "warns",
+        "The adapter contains whole modules that the base does not have, and neither does transformers' class"
+        " for its task_type: PEFT drops them without an error.",
+        "load it with the model class that it was trained on; if no class has these modules, remove them",
+    ),
     "extra_shape": FindingCode(
         "blocks",
         "A weight that replaces one of the base's has a different shape.",

@@ -55,14 +55,14 @@ def _is_cancelling(read: Callable[[int, int], bytes], a: TensorInfo, b: TensorIn
 
 
 def _samples(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Places that are spread over the matrix, always the same ones."""
+    """Positions that are spread over the matrix, always the same ones."""
     random = Random(0)
     for _ in range(_SAMPLES):
         yield random.randrange(rows), random.randrange(columns)
 
 
 def _numbers(read: Callable[[int, int], bytes], info: TensorInfo, places: range) -> list[float]:
-    """The numbers at these places of a tensor."""
+    """The numbers at these positions of a tensor."""
     letter = _FORMATS[info.dtype]
     if places.step == 1:
         return _unpacked(read, info, places.start, len(places), letter)

@@ -52,6 +52,11 @@ _TASKS = frozenset(
     ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
 )
 _NEWEST_PEFT = (0, 21)
+_GATHER = (
+    "save it again with its weights gathered: model.save_pretrained(DIR,"
+    " state_dict=accelerator.get_state_dict(model)), or set stage3_gather_16bit_weights_on_model_save for"
+    " DeepSpeed"
+)
 
 
 def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> Iterator[Finding]:
@@ -123,7 +128,7 @@ def _peft_version(spec: Spec) -> tuple[int, int]:
 
 
 def _is_of_known_peft(spec: Spec) -> bool:
-    """Whether it was written by a version of PEFT whose methods are all known here."""
+    """Whether a version of PEFT whose methods are all known here wrote the adapter."""
     return (0, 0) < _peft_version(spec) <= _NEWEST_PEFT
 
 
@@ -137,20 +142,14 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
         if not adapter.tensors:
             yield build_finding("no_effect", "the file has no tensors")
             return
-        yield _contradicted(adapter, spec.unclaimed) or build_finding(
-            "no_effect",
-            f"no tensor is used ({len(adapter.tensors):,} in the file): {_why_dropped(spec, spec.unclaimed)}",
-            spec.unclaimed,
-        )
+        reason = f"no tensor is used ({len(adapter.tensors):,} in the file)"
+        yield _contradicted(adapter, spec.unclaimed) or _dropped("no_effect", reason, adapter, spec.unclaimed)
         return
     dropped = [name for name in spec.unclaimed if "lora_" in name or _is_of_method(spec, name)]
     unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
-        yield _contradicted(adapter, dropped) or build_finding(
-            "keys_dropped",
-            f"{format_count(len(dropped), 'tensor')} would be dropped: {_why_dropped(spec, dropped)}",
-            dropped,
-        )
+        reason = f"{format_count(len(dropped), 'tensor')} would be dropped"
+        yield _contradicted(adapter, dropped) or _dropped("keys_dropped", reason, adapter, dropped)
     if unknown:
         yield build_finding(
             "keys_unknown",
@@ -223,6 +222,15 @@ def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
 
     why = contradiction(METHODS[adapter.spec.method], adapter.config, names, adapter.tensors)
     return build_finding("config_mismatch", why, names) if why else None
+
+
+def _dropped(code: str, reason: str, adapter: Adapter, names: Sequence[str]) -> Finding:
+    """The finding about tensors that are not used; ZeRO-3's empty ones have a remedy of their own."""
+    if not names or any(adapter.tensors[name].numel for name in names):
+        return build_finding(code, f"{reason}: {_why_dropped(adapter.spec, names)}", names)
+    example = shorten_names(fold_layer_numbers(names))
+    why = f"they have no elements, as ZeRO-3 saves weights that it did not gather ({example})"
+    return build_finding(code, f"{reason}: {why}", names).model_copy(update={"remedy": _GATHER})
 
 
 def _why_dropped(spec: Spec, names: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ _SCALES = {
 """Methods other than LoRA, and the field by which they multiply every update: for OFT, the limit of its
 constrained form; for Super-Tuning, only the factors beside its sparse values.
 """
-_LEAST_SCALE = 1e-12
+_MIN_SCALE = 1e-12
 """Factors of usual size times a smaller scale are lost when they are added to a weight."""
 DEFAULT_RANKS = {
     "adamss": 100, "deft": 8, "delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32,
@@ -64,7 +64,7 @@ def _single_scale(adapter: Adapter) -> Iterator[Finding]:
     if field == "eps" and not config.flag("coft"):
         return
     value = config.number(field, 1)
-    if abs(value) < _LEAST_SCALE:
+    if abs(value) < _MIN_SCALE:
         has_others = bool(adapter.spec.extras) or adapter.spec.method == "supertuning"
         code = "modules_scaled_to_zero" if has_others else "scale_zero"
         yield build_finding(code, f"{field} is {value:g}")
@@ -72,7 +72,7 @@ def _single_scale(adapter: Adapter) -> Iterator[Finding]:
 
 def _modules_scaled_to_zero(spec: Spec, field: str) -> Iterator[Finding]:
     """Modules whose scale follows from `field` or a pattern for it."""
-    silent = [each for each in spec.modules if abs(each.scale) < _LEAST_SCALE]
+    silent = [each for each in spec.modules if abs(each.scale) < _MIN_SCALE]
     if silent:
         paths = [each.path for each in silent]
         has_magnitudes = any("magnitude" in each.tensors for each in silent)  # DoRA applies them anyway
@@ -166,13 +166,15 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     yield from _modules_scaled_to_zero(spec, "lora_alpha")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.pattern_values(key)
-        disputed = {
+        conflicting_patterns = {
             module.path: found
             for module in spec.modules
-            if patterns and (found := config.patterns.disputed(key, module.name))
+            if patterns and (found := config.patterns.conflicting_patterns(key, module.name))
         }
-        for path, found in list(disputed.items())[:1]:
+        for path, found in list(conflicting_patterns.items())[:1]:
             values = sorted(str(patterns[pattern]) for pattern in found)
             yield build_finding(
-                "pattern_conflict", f"{key} gives {path} the values {' and '.join(values)}", list(disputed)
+                "pattern_conflict",
+                f"{key} gives {path} the values {' and '.join(values)}",
+                list(conflicting_patterns),
             )

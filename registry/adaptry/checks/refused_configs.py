@@ -24,7 +24,7 @@ _MAPPINGS = (
     *("arrow_config", "eva_config", "kasa_config", "monteclora_config", "use_bdlora", "velora_config"),
 )
 """Mappings that PEFT makes objects of, whose values it checks."""
-_LARGEST = 3.4028234663852886e38
+_FLOAT32_MAX = 3.4028234663852886e38
 """Of float32."""
 _OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
 """Probabilities that PEFT only compares with a random number."""
@@ -131,7 +131,7 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
             continue
         if (expected := expected_type(kind, key, value)) is not None:
             yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
-        elif type(value) in (int, float) and abs(value) > _LARGEST:
+        elif type(value) in (int, float) and abs(value) > _FLOAT32_MAX:
             yield f"{key} is {str(value)[:40]}, which is too large for float32"
         is_own = key in _OWN_DROPOUT and kind != "DELORA"
         if key.endswith("_dropout") and not is_own and type(value) in (int, float) and value > 1:

@@ -14,7 +14,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class _Number:
+class _NumberRange:
     """A number that must be within these bounds."""
 
     mapping: str
@@ -23,17 +23,17 @@ class _Number:
 
 
 _NUMBERS = (
-    _Number("arrow_config", "top_k", (("above", 0),)),
-    _Number("arrow_config", "router_temperature", (("above", 0),)),
-    _Number("eva_config", "rho", (("at least", 1),)),
-    _Number("eva_config", "tau", (("at least", 0), ("at most", 1))),
-    _Number("kasa_config", "beta", (("at least", 0),)),
-    _Number("kasa_config", "gamma", (("at least", 0),)),
-    _Number("monteclora_config", "num_samples", (("above", 0),)),
-    _Number("monteclora_config", "dirichlet_prior", (("above", 0),)),
-    _Number("monteclora_config", "buffer_size", (("above", 0),)),
-    _Number("velora_config", "num_groups", (("above", 0),)),
-    _Number("velora_config", "scale", (("above", 0),)),
+    _NumberRange("arrow_config", "top_k", (("above", 0),)),
+    _NumberRange("arrow_config", "router_temperature", (("above", 0),)),
+    _NumberRange("eva_config", "rho", (("at least", 1),)),
+    _NumberRange("eva_config", "tau", (("at least", 0), ("at most", 1))),
+    _NumberRange("kasa_config", "beta", (("at least", 0),)),
+    _NumberRange("kasa_config", "gamma", (("at least", 0),)),
+    _NumberRange("monteclora_config", "num_samples", (("above", 0),)),
+    _NumberRange("monteclora_config", "dirichlet_prior", (("above", 0),)),
+    _NumberRange("monteclora_config", "buffer_size", (("above", 0),)),
+    _NumberRange("velora_config", "num_groups", (("above", 0),)),
+    _NumberRange("velora_config", "scale", (("above", 0),)),
 )
 _VELORA_STARTS = ("batch_average", "batch_average_once", "random")
 _OF_MONTECLORA = frozenset(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adaptry.adapters.methods.method import Method
 
 _FACTORS = ({"A", "B"}, {"embedding_A", "embedding_B"})
-_LARGE = 100.0
+_MAX_RATIO = 100.0
 """A thousand times the elements of most weights. (PEFT draws one factor of an embedding from N(0, 1).)"""
 _OVERFLOWING = 65504.0
 """The largest float16. With updates of such elements, a model's answers are NaN or infinite in any dtype that
@@ -41,12 +41,12 @@ def size_findings(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> Iterat
     """Findings about updates that are too large."""
     sizes = {module.path: size for module in spec.modules if (size := _typical_element(module, tensors))}
     overflowing = [path for path, size in sizes.items() if size > _OVERFLOWING]
-    large = [path for path, size in sizes.items() if _LARGE < size <= _OVERFLOWING]
+    large = [path for path, size in sizes.items() if _MAX_RATIO < size <= _OVERFLOWING]
     for code, paths in (("updates_overflow", overflowing), ("updates_large", large)):
         if paths:
-            most = max(sizes[path] for path in paths)
+            maximum = max(sizes[path] for path in paths)
             listed = shorten_names(fold_layer_numbers(paths))
-            yield build_finding(code, f"{listed}: elements of about {most:.1g}", paths)
+            yield build_finding(code, f"{listed}: elements of about {maximum:.1g}", paths)
 
 
 def may_be_negligible(

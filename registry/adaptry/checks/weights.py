@@ -209,7 +209,7 @@ def _without_lycoris(role: str) -> str:
 
 
 def check_copies(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
-    """The same as `base.saved_copies.check_copies`."""
+    """Like `base.saved_copies.check_copies`."""
     if base is not None and adapter.spec.extras:
         from adaptry.checks.base import saved_copies  # only for adapters that replace weights
 

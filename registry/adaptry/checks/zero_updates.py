@@ -58,7 +58,9 @@ def _constant_value(adapter: Adapter, name: str) -> int | None:
 
 
 def _value_of(data: bytes, one: bytes | None) -> int | None:
-    """The same for some of the tensor's bytes; None if they are empty."""
+    """The value that all numbers in these bytes of a tensor have, 0 or 1; None if there is none, or no
+    bytes.
+    """
     if data and not any(data):
         return 0
     return 1 if data and one and data == one * (len(data) // len(one)) else None

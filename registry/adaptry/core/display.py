@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-_LONGEST_LINE = 160
-_LONGEST_CELL = 300
+_MAX_LINE = 160
+_MAX_CELL = 300
 
 
 def escape_controls(text: str) -> str:
@@ -72,7 +72,7 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {format_number(value)}" for name, value in metrics.items())
 
 
-def shorten(text: str, longest: int = _LONGEST_CELL) -> str:
+def shorten(text: str, longest: int = _MAX_CELL) -> str:
     """`text` on one line of at most `longest` characters, with an ellipsis where it was cut."""
     text = escape_controls(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
@@ -83,17 +83,17 @@ def short_repr(value: object, *parts: str | None) -> str:
     parts are left out.
     """
     inside = ", ".join(part for part in parts if part)
-    return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _LONGEST_LINE)}>"
+    return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _MAX_LINE)}>"
 
 
-def table_text(rows: Sequence[Sequence[str]], most: int = 10) -> str:
-    """Rows as aligned lines, without empty columns. If there are more than `most`, only the first ones, and
-    how many are left out.
+def table_text(rows: Sequence[Sequence[str]], maximum: int = 10) -> str:
+    """Rows as aligned lines, without empty columns. If there are more than `maximum`, only the first rows,
+    and how many are left out.
     """
-    columns = [[shorten(cell, 60) for cell in column] for column in zip(*rows[:most], strict=True)]
+    columns = [[shorten(cell, 60) for cell in column] for column in zip(*rows[:maximum], strict=True)]
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns if any(column)]
     lines = ["  " + "  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-    return "\n".join([*lines, *([f"  … and {len(rows) - most:,} more"] if len(rows) > most else [])])
+    return "\n".join([*lines, *([f"  … and {len(rows) - maximum:,} more"] if len(rows) > maximum else [])])
 
 
 def html_table(
@@ -101,15 +101,16 @@ def html_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     notes: Iterable[str] = (),
-    most: int = 50,
+    maximum: int = 50,
 ) -> str:
     """A table for a notebook; columns that are empty in every row are left out."""
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     head = "".join(f"<th>{html_text(columns[number])}</th>" for number in shown)
     body = "".join(
-        f"<tr>{''.join(f'<td>{html_text(row[number])}</td>' for number in shown)}</tr>" for row in rows[:most]
+        f"<tr>{''.join(f'<td>{html_text(row[number])}</td>' for number in shown)}</tr>"
+        for row in rows[:maximum]
     )
-    left = [f"… and {len(rows) - most:,} more"] if len(rows) > most else []
+    left = [f"… and {len(rows) - maximum:,} more"] if len(rows) > maximum else []
     return f"<div>{html_title(title)}{_table(head, body)}{html_notes([*left, *notes])}</div>"
 
 

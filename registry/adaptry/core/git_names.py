@@ -15,7 +15,7 @@ _FORBIDDEN = lazy_pattern(r"[\x00-\x20\x7f~^:?*\[\\]")
 _PSEUDO_REF = lazy_pattern(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
 """HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: special to git, on some file systems in any case."""
 _LIKE_VERSION_OR_ID = lazy_pattern(r"[0-9]+|v0*[1-9][0-9]*|[0-9a-f]{7,64}", re.IGNORECASE)
-_TAKEN = frozenset({"main", "latest"})
+_RESERVED = frozenset({"main", "latest"})
 
 
 def find_name_problem(name: str) -> str | None:
@@ -35,7 +35,7 @@ def find_name_problem(name: str) -> str | None:
         return "it starts with '-', as options do"
     if "" in parts:
         return "it starts or ends with '/', or has '//' in it"
-    if _PSEUDO_REF.fullmatch(name) or name.lower() in _TAKEN:
+    if _PSEUDO_REF.fullmatch(name) or name.lower() in _RESERVED:
         return f"{name!r} means something else"
     return None
 
@@ -53,6 +53,6 @@ def to_valid_name(name: str) -> str:
     near = re.sub(r"\.{2,}", ".", near)
     parts = [re.sub(r"(?:\.lock)+$", "", part, flags=re.IGNORECASE).strip(".-") for part in near.split("/")]
     near = "/".join(filter(None, parts))
-    if _PSEUDO_REF.fullmatch(near) or near.lower() in _TAKEN or is_like_version_or_id(near):
+    if _PSEUDO_REF.fullmatch(near) or near.lower() in _RESERVED or is_like_version_or_id(near):
         near = f"my-{near.lower()}"
     return near if near and find_name_problem(near) is None else "draft"

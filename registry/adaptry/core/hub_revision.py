@@ -20,7 +20,7 @@ GRAMMAR = (
 _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
 _ID = re.compile(r"[0-9a-f]{7,64}")
-_MOST = 128
+_MAX_LENGTH = 128
 Scope = Literal["any", "branch", "tag"]
 
 
@@ -78,13 +78,13 @@ def missing_branch(adapter: object, branch: str, *, is_tag: bool = False) -> Rev
 def _name(text: str, kind: str) -> str:
     if problem := find_name_problem(text):
         raise InvalidRef(
-            f"not a name for a {kind}: {text[:80]!r}: {problem}; write {to_valid_name(text)[:_MOST]}"
+            f"not a name for a {kind}: {text[:80]!r}: {problem}; write {to_valid_name(text)[:_MAX_LENGTH]}"
         )
     segments = text.split("/")
-    if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) for part in segments):
+    if len(text) > _MAX_LENGTH or any(not _SEGMENT.fullmatch(part) for part in segments):
         raise InvalidRef(
             f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most"
-            f" {_MOST}); write {to_valid_name(text)[:_MOST]}"
+            f" {_MAX_LENGTH}); write {to_valid_name(text)[:_MAX_LENGTH]}"
         )
     if segments[0] == "refs":
         raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (git adds refs/ itself); leave refs/ out")

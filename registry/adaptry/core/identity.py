@@ -48,20 +48,21 @@ class Identity:
     def decide(
         self, action: Action, namespace: str, name: str | None = None, facts: Facts = NOTHING_KNOWN
     ) -> Decision:
-        """Whether they may do `action` to an adapter, or to a whole namespace, and why."""
+        """Whether the caller may do `action` to an adapter, or to a whole namespace, and why."""
         return decide(self.grants, self.limit, action, Target(namespace, name, facts))
 
     def may(self, action: Action, name: AdapterName, facts: Facts = NOTHING_KNOWN) -> bool:
         return self.decide(action, name.namespace, name.name, facts).is_allowed
 
     def may_in(self, action: Action, namespace: str, facts: Facts = NOTHING_KNOWN) -> bool:
-        """Whether they may do it in the whole namespace."""
+        """Whether the caller may do `action` in the whole namespace."""
         return self.decide(action, namespace, None, facts).is_allowed
 
     def may_retry(self, submitter: Identity) -> bool:
-        """Whether they may restart a job, which has the rights of `submitter`: the same user, whose token
-        allowed nothing beyond the limits of this one. Otherwise they would create versions in another user's
-        name, or with more rights than their token has.
+        """Whether the caller may restart a job, which has the rights of `submitter`. They must be the same
+        user, and the submitter's token must have allowed nothing beyond the limits of the caller's. Otherwise
+        the caller would create versions in another user's name, or with more rights than the caller's token
+        has.
         """
         if self.may_administer:
             return True
@@ -73,7 +74,7 @@ class Identity:
         return granted and (self.limit is None or self.limit.allows_somewhere(action))
 
     def readable_names(self, namespace: str) -> frozenset[str]:
-        """The names of private adapters that they may read there, as in `Resource.names`."""
+        """The names of private adapters in the namespace that the caller may read, as in `Resource.names`."""
         granted = _names_in(namespace, (one.resource for one in self._reading))
         if self.limit is None or self.limit.resources is None:
             return granted
@@ -82,14 +83,14 @@ class Identity:
         return frozenset(names for names in common if names is not None)
 
     def is_named_in(self, namespace: str) -> bool:
-        """Whether they may read something private there, through a right that names this namespace. A right
-        for a pattern such as `*` does not count, since it covers any name.
+        """Whether the caller may read something private in the namespace, through a right that names it. A
+        right for a pattern such as `*` does not count, since it covers any name.
         """
         is_named = any(one.resource.namespaces == namespace for one in self.grants)
         return is_named and bool(self.readable_names(namespace))
 
     def has_namespace(self, namespace: str) -> bool:
-        """Whether they may read everything in the namespace."""
+        """Whether the caller may read everything in the namespace."""
         return ALL_NAMES in self.readable_names(namespace)
 
     def may_read(self, name: AdapterName, visibility: Visibility) -> bool:
@@ -98,7 +99,7 @@ class Identity:
         return any(matches(name.name, names) for names in self.readable_names(name.namespace))
 
     def may_read_base(self, owners: Iterable[str], visibility: BaseVisibility) -> bool:
-        """`owners` are the namespaces of the base's names."""
+        """Whether the caller may read a base; `owners` are the namespaces of its names."""
         if visibility == "public" or self.reads_everything:
             return True
         if visibility == "internal":
@@ -136,7 +137,7 @@ class Identity:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """`read_resources` as text."""
+        """The resources in `read_resources`, as text."""
         return tuple(map(str, self.read_resources))
 
     @property

@@ -43,7 +43,7 @@ _ENTRY = 140
 
 
 def check_tree(paths: Collection[str]) -> None:
-    """Raises `TooLarge` if these are too many paths for one branch, or too long together."""
+    """Raises `TooLarge` if there are too many paths for one branch, or if they are too long in total."""
     if len(paths) > MAX_TREE:
         raise TooLarge(
             f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete unneeded checkpoints in a "
@@ -105,9 +105,9 @@ class Manifest(FrozenValue):
     def _is_plain(self) -> bool:
         return (
             type(self.schema_number) is int
-            and _are(FileEntry, self.files)
+            and _all_have_type(FileEntry, self.files)
             and (self.base is None or type(self.base) is BaseClaim)
-            and _are(Digest, self.parents)
+            and _all_have_type(Digest, self.parents)
             and (self.recipe is None or type(self.recipe) is dict)
             and type(self.provenance) is dict
             and all(type(text) is str for pair in self.provenance.items() for text in pair)
@@ -115,7 +115,7 @@ class Manifest(FrozenValue):
         )
 
     def __post_init__(self) -> None:
-        if not _are(FileEntry, self.files):
+        if not _all_have_type(FileEntry, self.files):
             return  # pydantic reads them, then calls this again
         if len(self.files) > MAX_TREE:
             raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
@@ -199,7 +199,7 @@ class Manifest(FrozenValue):
 
     @property
     def size(self) -> int:
-        """The size of all files together, in bytes."""
+        """The total size of all files in bytes."""
         return sum(entry.size for entry in self.files)
 
     def file(self, path: str) -> FileEntry | None:
@@ -234,7 +234,7 @@ def _plain_entry(entry: Mapping[str, Any]) -> FileEntry:
     return FileEntry(**{**entry, "sha256": Digest.parse(entry["sha256"])})
 
 
-def _are(kind: type, items: object) -> bool:
+def _all_have_type(kind: type, items: object) -> bool:
     return type(items) is tuple and all(type(item) is kind for item in items)
 
 

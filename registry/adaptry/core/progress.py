@@ -12,4 +12,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(text: str, done: int, total: int) -> None:
-    """Reports nothing."""
+    """A progress callback that reports nothing."""

@@ -48,7 +48,7 @@ GRAMMAR = (
 MAX_LENGTH = 1024
 MAX_TERMS = 32
 MAX_DEPTH = 8
-_KEPT = 64  # queries
+_CACHE_SIZE = 64  # queries
 
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
@@ -94,7 +94,7 @@ class Query:
 
     @property
     def names_states(self) -> bool:
-        """Whether it finds versions by their state, so that none is left out by default."""
+        """Whether the query has a term on the state, so that no state is left out by default."""
         return any(
             isinstance(term, TextTerm) and term.field == "state" and not is_negated
             for term, is_negated in _terms(And(self.parts))
@@ -113,7 +113,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
     return _parsed_once(text) or _parsed(text, now or datetime.now(UTC))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _parsed_once(text: str) -> Query | None:
     """The parsed query, cached since a request parses it several times. None if it depends on the time."""
     found = _parsed(text, datetime.now(UTC))
@@ -242,7 +242,9 @@ def _terms(node: Node, is_negated: bool = False) -> Iterator[tuple[Term, bool]]:
 
 
 def _check_fits(parts: tuple[Node, ...]) -> None:
-    """Verdicts are computed version by version, after everything else has narrowed the search."""
+    """Checks the `fits:` terms. Their verdicts are computed version by version, after everything else has
+    narrowed the search.
+    """
     for part in parts:
         plain = part.part if isinstance(part, Not) else part
         if not isinstance(plain, FitsTerm) and any(isinstance(term, FitsTerm) for term, _ in _terms(part)):

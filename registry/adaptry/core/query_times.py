@@ -9,7 +9,7 @@ from adaptry.core.errors import InvalidQuery
 
 _SPAN = re.compile(r"(\d{1,9})([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_LONGEST = timedelta(days=36_500)
+_MAX_DURATION = timedelta(days=36_500)
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
 _EXAMPLES = "write 2026-01-31, 2026-01, 2026-01-31T12:00Z, or how long ago, such as 7d (m, h, d, w)"
 FIRST = datetime(1, 1, 2, tzinfo=UTC)
@@ -40,7 +40,7 @@ def period(text: str, now: datetime) -> tuple[datetime, datetime]:
 
 
 def _before(now: datetime, count: int, unit: timedelta, text: str) -> datetime:
-    if count > _LONGEST // unit:
+    if count > _MAX_DURATION // unit:
         raise InvalidQuery(f"{text[:40]!r} is more than a hundred years; write a date instead")
     return max(now - count * unit, FIRST)
 

@@ -91,7 +91,7 @@ def refuse_bytes(
 def refuse_versions(
     subject: QuotaSubject, use: StoredUse, requested: int, limits: QuotaLimits
 ) -> AdaptryError | None:
-    """Why there may not be `requested` more versions; None if there may."""
+    """Why `requested` more versions may not be pushed; None if they may."""
     limit = limits.versions
     if limit is None or use.versions + requested <= limit:
         return None
@@ -103,7 +103,7 @@ def refuse_versions(
 
 
 def refuse_upload(subject: QuotaSubject, use: StoredUse, limits: QuotaLimits) -> AdaptryError | None:
-    """Why no upload may be opened now; None if one may."""
+    """Why no upload may be opened now; None if an upload may be opened."""
     limit = limits.uploads
     if limit is None or use.uploads < limit:
         return None

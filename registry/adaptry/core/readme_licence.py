@@ -11,11 +11,11 @@ MAX_README = 1 << 20
 """Bytes of a README that is read for its licence."""
 _FIELD = re.compile(r"^license:.*(?:\r?\n(?:[ \t-].*)?)*", re.MULTILINE)
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,55}")
-_MOST = 8
+_MAX_LICENCES = 8
 
 
 def stated_licences(readme: bytes) -> tuple[str, ...]:
-    """The licences, as they are written. None where the field is malformed; names are never guessed.
+    """The licences, as they are written; none if the field is malformed, since names are never guessed.
 
     Only the field itself is parsed: other keys of the mapping begin at the start of a line.
     """
@@ -35,4 +35,4 @@ def stated_licences(readme: bytes) -> tuple[str, ...]:
         return ()
     several = stated if isinstance(stated, list) else [stated]
     found = (one for one in several if isinstance(one, str) and _LICENCE.fullmatch(one))
-    return tuple(dict.fromkeys(found))[:_MOST]
+    return tuple(dict.fromkeys(found))[:_MAX_LICENCES]

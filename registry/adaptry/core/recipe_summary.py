@@ -13,9 +13,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
 
-_LONGEST = 160
-_SAID_FIRST = ("operation", "method", "inputs")
-_USUAL = {"seed": 0, "dtype": "F32"}
+_MAX_LENGTH = 160
+_FIRST_FIELDS = ("operation", "method", "inputs")
+_DEFAULTS = {"seed": 0, "dtype": "F32"}
 """Fields and values that a summary leaves out."""
 
 
@@ -28,7 +28,7 @@ def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
     head = " ".join(str(recipe[key]) for key in ("operation", "method") if isinstance(recipe.get(key), str))
     facts = [text for text in (_weights(recipe), *_words(recipe)) if text]
     line = f"{head or 'a recipe'}: {', '.join(facts)}" if facts else head or "a recipe"
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 1]}…"
 
 
 def unregistered_inputs(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
@@ -49,7 +49,7 @@ def _weights(recipe: Mapping[str, Any]) -> str:
 def _words(recipe: Mapping[str, Any]) -> Iterator[str]:
     for key, value in recipe.items():
         name = key.replace("_", " ")
-        if key in _SAID_FIRST or value is None or value is False or _USUAL.get(key) == value:
+        if key in _FIRST_FIELDS or value is None or value is False or _DEFAULTS.get(key) == value:
             continue
         if value is True:
             yield name

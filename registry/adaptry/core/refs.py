@@ -170,7 +170,7 @@ def parse_alias(text: str) -> str:
         near = to_valid_name(text).replace("/", "-").replace("+", "-")
         raise InvalidRef(f"not a name for an alias: {text[:80]!r}: {problem}; write {near[:64]}")
     if is_like_version_or_id(text):
-        raise _mistakable(text)
+        raise _ambiguous_alias(text)
     return parse_stored_alias(text)
 
 
@@ -185,13 +185,13 @@ def parse_stored_alias(text: str) -> str:
             " not starting with refs)"
         )
     if text in ("latest", "main") or text.isdigit() or _VERSION.fullmatch(text) or _HEX_ID.fullmatch(text):
-        raise _mistakable(text)
+        raise _ambiguous_alias(text)
     if _DEVICE.fullmatch(text):
         raise InvalidRef(f"the alias {text!r} is a device on Windows; choose a word such as prod")
     return text
 
 
-def _mistakable(alias: str) -> InvalidRef:
+def _ambiguous_alias(alias: str) -> InvalidRef:
     return InvalidRef(
         f"the alias {alias!r} would be mistaken for something else "
         "(latest, main, digits, v<digits> and 7 or more hex digits are taken); choose a word such as prod"

@@ -8,7 +8,7 @@ loop (`sha256_ir`) interleaves two streams: on an Intel Xeon, 1.3 times as fast 
 1.6 times for data in memory. It needs llvmlite and an x86 processor with SHA instructions, and is compared
 with hashlib when it is first used. Otherwise, hashlib hashes the streams one after another.
 
-Loading llvmlite and compiling take some 80 ms, once per process (`pays`).
+Loading llvmlite and compiling take some 80 ms, once per process (`is_worth_compiling`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def can_interleave() -> bool:
     return _program() is not None
 
 
-def pays(size: int) -> bool:
+def is_worth_compiling(size: int) -> bool:
     """Whether hashing this many bytes, of all streams, justifies compiling the loop; True once it is
     compiled.
     """

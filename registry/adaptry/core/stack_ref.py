@@ -43,7 +43,9 @@ class StackRef:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `InvalidRef`."""
+        """Parses a name of one adapter or of several, such as `acme/tone@prod+acme/facts=0.5`. Raises
+        `InvalidRef`.
+        """
         parts = text.split("+", MAX_PARTS)
         if len(parts) > MAX_PARTS:
             raise InvalidRef(f"at most {MAX_PARTS} adapters are stacked in one name: {text[:200]!r}")

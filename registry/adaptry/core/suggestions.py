@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def closest_words(text: str, candidates: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> list[str]:
+def closest_words(
+    text: str, candidates: Iterable[str], *, maximum: int = 3, cutoff: float = 0.6
+) -> list[str]:
     """The candidates that are close to `text`, the closest first. `cutoff`: the minimum similarity; 1 means
     equal (`difflib.SequenceMatcher.ratio`).
     """
     import difflib  # few requests have mistakes
 
     folded = {one.lower(): one for one in candidates}
-    return [folded[one] for one in difflib.get_close_matches(text.lower(), folded, n=most, cutoff=cutoff)]
+    return [folded[one] for one in difflib.get_close_matches(text.lower(), folded, n=maximum, cutoff=cutoff)]
 
 
 def path_suggestion(text: str, candidates: Iterable[str]) -> str:

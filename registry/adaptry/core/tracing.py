@@ -38,7 +38,7 @@ class Span(Protocol):
         """Adds attributes with many different values, such as ids."""
 
     def fail(self, error: BaseException) -> None:
-        """Marks it as failed. Only the error's class is recorded."""
+        """Marks the span as failed. Only the error's class is recorded."""
 
 
 class Tracer(Protocol):
@@ -92,19 +92,19 @@ def span(
     seconds: str | None = None,
     parent: Headers | None = None,
 ) -> AbstractContextManager[Span]:
-    """The same as `Tracer.span`; without a tracer, it costs a fraction of a microsecond."""
+    """Like `Tracer.span`; without a tracer, it costs a fraction of a microsecond."""
     if _tracer is None:
         return _NO_SPAN
     return _tracer.span(name, kind, attributes or {}, seconds, parent)
 
 
 def headers() -> dict[str, str]:
-    """The same as `Tracer.headers`; none without a tracer."""
+    """Like `Tracer.headers`; empty without a tracer."""
     return _tracer.headers() if _tracer is not None else {}
 
 
 def in_this_span(call: Callable[[], Result]) -> Callable[[], Result]:
-    """The same call, to be run on another thread: its spans become children of the current span."""
+    """Wraps a call that runs on another thread, so that its spans become children of the current span."""
     if _tracer is None:
         return call
     return functools.partial(contextvars.copy_context().run, call)

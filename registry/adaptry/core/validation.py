@@ -31,7 +31,7 @@ def validated(model: type[Model], sentences: Mapping[str, str] | None = None, /,
 
 
 def first_fault(error: ValueError) -> Mapping[str, Any]:
-    """The first of the faults that pydantic found. Raises any other `error` again. (`Any`: of pydantic.)"""
+    """The first fault that pydantic found. Raises any other `error` again. (`Any`: of pydantic.)"""
     faults = getattr(error, "errors", None)
     if faults is None:
         raise error

@@ -149,11 +149,11 @@ def to_json(value: FrozenValue) -> str:
     """
     try:
         return json.dumps(value, default=_plain_fields, separators=(",", ":"), ensure_ascii=False)
-    except _OddNumber:
+    except _UnlikePydantic:
         return value.model_dump_json()
 
 
-class _OddNumber(ValueError):
+class _UnlikePydantic(ValueError):
     """A number that pydantic writes differently from Python."""
 
 
@@ -168,16 +168,18 @@ def _plain_fields(value: object) -> object:
         if number is not None:
             numbers[name] = float(number)  # as pydantic writes a whole number
             if number != 0 and not 1e-4 <= abs(number) < 1e16:
-                raise _OddNumber
+                raise _UnlikePydantic
     return {**found, **numbers} if numbers else found
 
 
 @cache
 def _number_fields(kind: Any) -> tuple[str, ...]:
-    """The fields that are fractions. Raises `_OddNumber` for fractions inside one. (`Any`: a dataclass.)"""
+    """The fields that are fractions. Raises `_UnlikePydantic` for fractions inside one. (`Any`: a
+    dataclass.)
+    """
     types = {each.name: str(each.type) for each in fields(kind)}
     if any("float" in text and text not in ("float", "float | None") for text in types.values()):
-        raise _OddNumber
+        raise _UnlikePydantic
     return tuple(name for name, text in types.items() if "float" in text)
 
 

@@ -32,7 +32,7 @@ DtypeLike: TypeAlias = "str | torch.dtype"
 
 
 def parse_ref(value: RefLike) -> Ref:
-    """Raises `InvalidRef`, whose message shows the grammar."""
+    """Converts an argument to a ref. Raises `InvalidRef`, whose message shows the grammar."""
     match value:
         case Ref():
             return value
@@ -46,7 +46,7 @@ def parse_ref(value: RefLike) -> Ref:
 
 
 def parse_name(value: AdapterName | str) -> AdapterName:
-    """Raises `InvalidRef`, whose message shows the grammar."""
+    """Converts an argument to an adapter's name. Raises `InvalidRef`, whose message shows the grammar."""
     if isinstance(value, AdapterName):
         return value
     if isinstance(value, str):
@@ -55,8 +55,8 @@ def parse_name(value: AdapterName | str) -> AdapterName:
 
 
 def parse_source(value: SourceLike) -> ParentSource:
-    """Raises `InvalidRef`, also for text that is a folder's name but may be a ref: it shows how to write
-    both.
+    """Converts an argument to an adapter, a folder or a ref. Raises `InvalidRef`, even for a folder's name
+    that may be a ref; the message shows how to write both.
     """
     if isinstance(value, Adapter):
         return value
@@ -68,7 +68,7 @@ def parse_source(value: SourceLike) -> ParentSource:
 
 
 def parse_base(value: BaseLike) -> Path | str:
-    """Raises `Invalid` for text that is not the name of a base."""
+    """Converts an argument to a base. Raises `Invalid` for a text that is not the name of a base."""
     match value:
         case BaseInfo():
             return str(value.id)
@@ -82,7 +82,7 @@ def parse_base(value: BaseLike) -> Path | str:
 
 
 def parse_dtype(value: DtypeLike | None) -> Dtype | None:
-    """Raises `Invalid` for anything but float32, float16 and bfloat16."""
+    """Converts an argument to a dtype. Raises `Invalid` for anything but float32, float16 and bfloat16."""
     from adaptry.compute.recipes import merge
 
     return None if value is None else merge.parse_dtype(str(value).removeprefix("torch."))

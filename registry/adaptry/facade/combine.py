@@ -231,7 +231,7 @@ def stack(
         progress: False shows no bars.
 
     Raises:
-        As `combine`.
+        The errors of `combine`.
     """
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     fields = {

@@ -38,7 +38,7 @@ class Destination:
 def push_options(
     metrics: Mapping[str, float] | None, alias: str | None, force_reason: str | None
 ) -> PushOptions:
-    """Raises `Invalid`, `InvalidRef`."""
+    """The options of a push of a result. Raises `Invalid`, `InvalidRef`."""
     return validated(
         PushOptions,
         SENTENCES,
@@ -55,7 +55,7 @@ def parse_destination(
     force_reason: str | None,
     replace: bool,
 ) -> Destination:
-    """Raises `Invalid` for arguments that do not suit the destination, and `InvalidRef`."""
+    """The destination of a result. Raises `Invalid` for arguments that do not suit it, and `InvalidRef`."""
     if isinstance(to, str) and is_folder_path(to):
         to = Path(to)
     if isinstance(to, Path):

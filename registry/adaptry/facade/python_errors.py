@@ -33,7 +33,7 @@ def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, 
             result: Result = _with_notes(function(*args, **kwargs), function)
         except AdaptryError as error:
             is_lost = isinstance(error, NotFound)
-            hint = _near_name(function, args, kwargs, error.message) if is_lost else ""
+            hint = _suggestion(function, args, kwargs, error.message) if is_lost else ""
             error.message = with_arguments(error.message, function) + hint
             error.args = (error.message,)
             raise
@@ -42,16 +42,16 @@ def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, 
     return called
 
 
-def _near_name(
+def _suggestion(
     function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], message: str
 ) -> str:
     """A suggestion from the registry in the function's argument `registry`. (`...`: any function.)"""
     from adaptry.facade.registries import lazily_opened
-    from adaptry.operations.near_names import near_name
+    from adaptry.operations.name_suggestions import suggestion_for
 
     arguments = inspect.signature(function).bind(*args, **kwargs).arguments
     with lazily_opened(arguments.get("registry")) as opened:
-        return near_name(opened, arguments, message)
+        return suggestion_for(opened, arguments, message)
 
 
 def _with_notes(result: Any, function: Callable[..., object]) -> Any:

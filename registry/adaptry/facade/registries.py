@@ -48,7 +48,7 @@ def connect(where: Path | str | None = None, *, token: str | None = None, create
 
 @contextmanager
 def opened(registry: RegistryLike, *, create: bool = False) -> Iterator[Registry]:
-    """The registry; one that this opens is closed when the block ends. Raises as `connect`."""
+    """The registry; one that this opens is closed when the block ends. Raises the errors of `connect`."""
     with lazily_opened(registry, create=create) as open_registry:
         yield open_registry()
 

@@ -24,7 +24,7 @@ from adaptry.core.lazy_dataclass import dataclass
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)
 _VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9}){0,2})")
-_AWAY = (502, 503, 504)
+_UNAVAILABLE_STATUSES = (502, 503, 504)
 """The status that a proxy returns for an unreachable server, and a server that is still starting."""
 _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.MULTILINE)
 
@@ -70,8 +70,12 @@ class _Server:
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({plain_reason(error)})") from error
-        if answer.status in _AWAY or is_cut_in_head(answer):
-            reason = f"status {answer.status}" if answer.status in _AWAY else "the connection broke"
+        if answer.status in _UNAVAILABLE_STATUSES or is_cut_in_head(answer):
+            reason = (
+                f"status {answer.status}"
+                if answer.status in _UNAVAILABLE_STATUSES
+                else "the connection broke"
+            )
             raise Unavailable(f"nothing answers at {self.url} ({reason})")
         return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None
 

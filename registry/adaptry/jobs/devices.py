@@ -15,7 +15,7 @@ from adaptry.compute.tensors.usable_device import require_usable_device
 from adaptry.compute.torch_requirement import require_torch
 from adaptry.core.errors import AdaptryError, Invalid, MissingDependency, Unavailable
 
-_PATIENCE = 300.0  # seconds; the first use of a GPU may compile kernels
+_TIMEOUT = 300.0  # seconds; the first use of a GPU may compile kernels
 
 
 def require_devices(devices: Sequence[str]) -> None:
@@ -25,9 +25,9 @@ def require_devices(devices: Sequence[str]) -> None:
         return
     command = [sys.executable, "-P", "-m", "adaptry.jobs.devices", *others]
     try:
-        tried = subprocess.run(command, stdout=subprocess.PIPE, timeout=_PATIENCE, check=False)
+        tried = subprocess.run(command, stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{', '.join(others)} gave no answer within {_PATIENCE:.0f} s") from None
+        raise Unavailable(f"{', '.join(others)} gave no answer within {_TIMEOUT:.0f} s") from None
     if tried.returncode != 0:
         raise Unavailable(
             f"trying {', '.join(others)} ended with exit code {tried.returncode}; see the output above"

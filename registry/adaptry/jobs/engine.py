@@ -34,10 +34,10 @@ except ModuleNotFoundError as error:
 FILE = "jobs.sqlite"
 # Additional jobs of one queue that a runner oversees, beyond two per concurrent step, so that a slot never
 # waits for its next step.
-_SPARE = 6
-_GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-_FINISHED = ["SUCCESS", *_GIVEN_UP]
-_AT_ONCE = 500
+_SPARE_CONNECTIONS = 6
+_FAILED_STATES = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_FINISHED = ["SUCCESS", *_FAILED_STATES]
+_BATCH = 500
 
 
 class _JsonSerializer(Serializer):
@@ -91,7 +91,7 @@ class WorkflowEngine:
 
     def launch(self) -> None:
         """Starts the engine: from now on it assigns work to this process. Raises `Unavailable`."""
-        many = 2 * self._concurrency + _SPARE
+        many = 2 * self._concurrency + _SPARE_CONNECTIONS
         with _database_errors():
             DBOS.launch()
             for event in getattr(self._engine, "background_thread_stop_events", ()):
@@ -119,7 +119,9 @@ class WorkflowEngine:
     def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
         """Jobs whose workflows the engine gave up; they would otherwise never end."""
         with _database_errors():
-            given_up = DBOS.list_workflows(name="job", status=_GIVEN_UP, load_input=False, load_output=False)
+            given_up = DBOS.list_workflows(
+                name="job", status=_FAILED_STATES, load_input=False, load_output=False
+            )
         ids = {each.workflow_id for each in given_up}
         return tuple(job for job in jobs if _workflow_id(job) in ids)
 
@@ -155,7 +157,7 @@ class WorkflowEngine:
                 page = DBOS.list_workflows(
                     status=_FINISHED,
                     completed_before=before.isoformat(),
-                    limit=_AT_ONCE,
+                    limit=_BATCH,
                     offset=kept,
                     load_input=False,
                     load_output=False,
@@ -166,23 +168,23 @@ class WorkflowEngine:
             if some:
                 with _database_errors():
                     DBOS.delete_workflows(some)
-            if len(page) < _AT_ONCE:
+            if len(page) < _BATCH:
                 return
 
 
 def _workflow_id(job: UnfinishedJob) -> str:
-    """The engine's id of this try of a job."""
+    """The engine's id for this attempt at a job."""
     return f"{job.id}.{job.attempts}"
 
 
 def _job_of(workflow: str) -> str:
-    """The job of a workflow id."""
+    """The job that a workflow id belongs to."""
     return workflow.partition(".")[0]
 
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
-    """Raises `Unavailable` if the engine's database cannot be reached."""
+    """Translates errors of the engine's database: raises `Unavailable` if it cannot be reached."""
     try:
         yield
     except DBAPIError as error:

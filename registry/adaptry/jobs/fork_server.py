@@ -59,7 +59,7 @@ _TORCH_MODULES = (
 )
 PIPES = 3
 """Descriptors of a request, for the copy: standard input, output and error. A last one is for its status."""
-_LONGEST = 1 << 16
+_MAX_REQUEST = 1 << 16
 
 
 def main() -> None:
@@ -108,13 +108,13 @@ class _Server:
 
     def _fork(self) -> bool:
         """Handles one request. Returns whether the runner is still there."""
-        text, descriptors, _, _ = socket.recv_fds(self._runner, _LONGEST, PIPES + 1)
+        text, descriptors, _, _ = socket.recv_fds(self._runner, _MAX_REQUEST, PIPES + 1)
         if not text:
             return False
         *pipes, status = descriptors
         pid = os.fork()
         if pid == 0:
-            _become_step(json.loads(text), pipes)
+            _run_step(json.loads(text), pipes)
         for descriptor in pipes:
             os.close(descriptor)
         handle = os.pidfd_open(pid)
@@ -131,7 +131,7 @@ class _Server:
         os.close(status)
 
 
-def _become_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
+def _run_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
     """Runs the step in this copy, which shares nothing with the server but its memory."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 
 class LivenessMonitor:
-    """`patience` is the number of seconds for which a count may stay unchanged."""
+    """`timeout` is the number of seconds for which a count may stay unchanged."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
         self._seen: dict[str, tuple[int, float]] = {}
 
     def find_dead(self, beats: Mapping[str, int], now: float) -> frozenset[str]:
@@ -23,7 +23,7 @@ class LivenessMonitor:
             id: self._seen[id] if id in self._seen and self._seen[id][0] == count else (count, now)
             for id, count in beats.items()
         }
-        dead = frozenset(id for id, (_, since) in self._seen.items() if now - since > self._patience)
+        dead = frozenset(id for id, (_, since) in self._seen.items() if now - since > self._timeout)
         for id in dead:
             del self._seen[id]  # if it is alive after all, it starts again, perhaps with the same count
         return dead

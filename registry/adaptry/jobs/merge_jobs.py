@@ -52,7 +52,7 @@ _ONE_PIECE_LIMIT = 4 << 30
 additional piece adds 0.2 seconds.
 """
 _ALL_FILES = "piece-all"
-_AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
+_PROCESS_OVERHEAD = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
@@ -72,7 +72,7 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
                 for number, file in enumerate(model.plan.files, 1)
             )
         else:
-            pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_AROUND),)
+            pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_PROCESS_OVERHEAD),)
         count = model.plan.adapted_count
         context.log(
             f"{format_count(count, 'weight')} {verb_form(count, 'changes', 'change')};"
@@ -210,7 +210,7 @@ def _store_files(context: JobContext, model: _Model, files: Sequence[OutputFile]
         stored = [pool.submit(store, file) for file in files]
         errors = [error for each in stored if (error := each.exception()) is not None]
     for error in errors:
-        if not isinstance(error, _Stopped):
+        if not isinstance(error, _OtherThreadFailed):
             raise error
     return tuple(each.result() for each in stored)
 
@@ -288,8 +288,8 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
     )
 
 
-class _Stopped(Exception):
-    """Another thread failed."""
+class _OtherThreadFailed(Exception):
+    """Raised in a thread if another thread of the merge failed."""
 
 
 class _MergeProgress:
@@ -303,12 +303,12 @@ class _MergeProgress:
         self._is_stopped = False
 
     def follow(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Yields the chunks of one file unchanged. Raises `_Stopped`."""
+        """Yields the chunks of one file unchanged. Raises `_OtherThreadFailed`."""
         for data in computed:
             yield data
             with self._lock:
                 if self._is_stopped:
-                    raise _Stopped
+                    raise _OtherThreadFailed
                 self._done += len(data)
                 self._context.progress("merging", self._done, self._size)
 
@@ -342,4 +342,4 @@ def _pinned(context: JobContext, text: str) -> Ref:
 def _memory(file: OutputFile) -> int:
     """The peak memory of computing a file: row blocks, except for tensors that are computed whole."""
     whole = max((piece.numel for piece in file.tensors if piece.is_whole), default=0)
-    return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8
+    return _PROCESS_OVERHEAD + whole * _COPIES * DTYPE_BITS["F32"] // 8

@@ -6,7 +6,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.refs import Ref
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import StepResult
-from adaptry.registry.job_types.preview import MOST_MODULES, CombinationPreview, PreviewModule
+from adaptry.registry.job_types.preview import MAX_MODULES, CombinationPreview, PreviewModule
 from adaptry.registry.job_types.tasks import PreviewTask
 
 
@@ -42,7 +42,7 @@ def preview(task: PreviewTask, context: JobContext) -> StepResult:
         seconds=round(estimate_seconds(plan.operations), 1),
         size=plan.size,
         total=len(modules),
-        modules=tuple(modules[:MOST_MODULES]),
+        modules=tuple(modules[:MAX_MODULES]),
         notes=(*plan.notes, *agreement.notes),
     )
     return StepResult(result=result.model_dump(mode="json"))

@@ -37,15 +37,15 @@ def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> t
     )
 
 
-def next_of_each_namespace(jobs: Iterable[UnfinishedJob], most: int) -> Iterator[UnfinishedJob]:
-    """The first `most` of these jobs of each namespace in each queue, in the same order. (Those that wait for
+def next_of_each_namespace(jobs: Iterable[UnfinishedJob], maximum: int) -> Iterator[UnfinishedJob]:
+    """The first `maximum` jobs of each namespace in each queue, in the same order. (Those that wait for
     a runner of another kind delay no others.)
     """
     found: Counter[tuple[str, str]] = Counter()
     for job in jobs:
         group = job.namespace, step_queue(job.needs)
         found[group] += 1
-        if found[group] <= most:
+        if found[group] <= maximum:
             yield job
 
 

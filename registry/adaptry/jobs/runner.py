@@ -40,12 +40,13 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local
 from adaptry.storage.webhooks.sender import sending_webhooks
 
-KEEP = timedelta(days=30)
+JOB_RETENTION = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
-_AT_ONCE = 100  # jobs enqueued per round
-_AHEAD = 8  # jobs of one namespace that the engine receives, for each step that the runners run at once
+_BATCH = 100  # jobs enqueued per round
+# How many jobs of one namespace the engine holds for each step that runs at the same time.
+_QUEUED_PER_STEP = 8
 _PURGE_BATCH = 200
-_LEAST = 64 << 20  # bytes; every step process takes more
+_MIN_STEP_MEMORY = 64 << 20  # bytes; every step process takes more
 POLL_SQLITE = 0.2
 POLL_POSTGRESQL = 1.0
 """Seconds between two checks for work, by the catalog's database. Each check is a few queries. On SQLite,
@@ -73,15 +74,15 @@ class RunnerSettings:
     lease: float = 30.0
     poll: float | None = None
     once: bool = False
-    keep: timedelta = KEEP
+    keep: timedelta = JOB_RETENTION
     remotes: Mapping[str, str] = field(default_factory=dict)
     connector: GuardedConnector | None = None
 
     def __post_init__(self) -> None:
-        if 0 < self.memory < _LEAST:
+        if 0 < self.memory < _MIN_STEP_MEMORY:
             raise Invalid(
                 f"a runner with {self.memory:,} bytes of memory could run no step: each needs at least"
-                f" {_LEAST >> 20} MiB (leave out --memory to use all of the machine's)"
+                f" {_MIN_STEP_MEMORY >> 20} MiB (leave out --memory to use all of the machine's)"
             )
 
 
@@ -230,15 +231,15 @@ class _RunnerLoop:
 
         The engine runs jobs of the same priority in the order in which it receives them. So it receives only
         the next few of each namespace; otherwise a namespace with hundreds of jobs would delay the others for
-        hours. At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
+        hours. At most `_BATCH` per round, so that many jobs do not delay the heartbeat.
         """
         with self._steps.catalog.read() as tx:
             slots = sum(each.concurrency for each in runners.every(tx))
-            most = _AHEAD * max(slots, self._settings.concurrency)
-            found = next_of_each_namespace(jobs.unfinished(tx, most), most)
+            maximum = _QUEUED_PER_STEP * max(slots, self._settings.concurrency)
+            found = next_of_each_namespace(jobs.unfinished(tx, maximum), maximum)
         open_jobs = {(job.id, job.attempts): job for job in found}
         self._enqueued &= open_jobs.keys()
-        for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
+        for name in islice((name for name in open_jobs if name not in self._enqueued), _BATCH):
             self._engine.enqueue(open_jobs[name])
             self._enqueued.add(name)
         reach("runner.after_queueing")

@@ -23,7 +23,7 @@ def scratch_folder() -> Iterator[Path]:
     """A new folder among the system's temporary files, removed at the end of the block. Raises `OSError` if
     none can be created."""
     _sweep()
-    place, descriptor = _made()
+    place, descriptor = _make_folder()
     try:
         yield place
     finally:
@@ -31,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _made() -> tuple[Path, int]:
+def _make_folder() -> tuple[Path, int]:
     """A folder, and the descriptor whose lock marks it as used."""
     while True:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))

@@ -39,7 +39,7 @@ _PREFIXES = (
     "SSL_",
     "XDG_",
 )
-_PATIENCE = 180.0  # seconds that a fork may take; the first includes the imports
+_TIMEOUT = 180.0  # seconds that a fork may take; the first includes the imports
 WITH_TORCH = "--torch"
 """The option of a fork server that imports torch too."""
 _CAN_FORK = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
@@ -166,7 +166,7 @@ class _ForkServer:
     def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
         """Starts the server. Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_TIMEOUT)
         with theirs, ExitStack() as stack:
             stack.callback(self._socket.close)
             self._process = subprocess.Popen(

@@ -29,7 +29,7 @@ from adaptry.storage.catalog import job_steps
 from adaptry.storage.catalog.rights import decode_rights
 from adaptry.storage.connect import open_local
 
-_EVERY = 0.5  # seconds between two progress messages
+_PROGRESS_INTERVAL = 0.5  # seconds between two progress messages
 _FAILED = "a bug in Adaptry; the job's log has the details"
 
 
@@ -102,7 +102,7 @@ class _RunnerPipe:
 
     def report_progress(self, text: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._progress_sent_at >= _EVERY or done == total:
+        if now - self._progress_sent_at >= _PROGRESS_INTERVAL or done == total:
             self._progress_sent_at = now
             self.send(ChildMessage(what="stage", text=text, done=done, total=total))
 

@@ -33,18 +33,17 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rights import encode_rights
 
 _LOG = logging.getLogger("adaptry.jobs")
-_DEATHS = 3  # deaths of a step's process after which the step fails
-_TRIES = 9  # tries of a step that cannot reach a store: over half a minute, long enough for its restart
-_EVERY = 1.0  # seconds between two progress updates in the catalog
-GONE: Mapping[str, Any] = {"gone": True}
+_MAX_DEATHS = 3  # deaths of a step's process after which the step fails
+# How often a step that cannot reach a store is tried: for over half a minute, so the store can restart.
+_MAX_ATTEMPTS = 9
+_UPDATE_INTERVAL = 1.0  # seconds between two progress updates in the catalog
+JOB_ENDED: Mapping[str, Any] = {"gone": True}
 """The result of a step whose job has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The reason why a try failed, the number of tries allowed for that reason, and the number of seconds
-    before the second try.
-    """
+    """Why a step failed, how many tries that reason allows, and the pause in seconds before the second."""
 
     fault: JobFailure
     tries: int = 1
@@ -75,9 +74,9 @@ class StepRunner:
 
     def run_step(self, id: str, step: str, memory: int) -> dict[str, Any]:
         """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
-        `GONE` if its job has ended or another attempt has begun."""
+        `JOB_ENDED` if its job has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
-            for tried in range(1, _TRIES + 1):
+            for tried in range(1, _MAX_ATTEMPTS + 1):
                 outcome = self._try_step(id, step)
                 if not isinstance(outcome, _Failure):
                     return outcome
@@ -130,7 +129,7 @@ class StepRunner:
             before = job_steps.results(tx, id)
             by = jobs.submitter(tx, id) if found else None
         if begun is None or found is None or by is None:
-            return dict(GONE)
+            return dict(JOB_ENDED)
         if begun.result is not None:
             return begun.result
         reach("runner.after_begin")
@@ -153,10 +152,10 @@ class StepRunner:
             outcome = self._run_traced(request)
         if isinstance(outcome, StepResult):
             return self._record_result(request, outcome)
-        return outcome or dict(GONE)
+        return outcome or dict(JOB_ENDED)
 
     def _run_traced(self, request: StepRequest) -> StepResult | _Failure | None:
-        """The same as `_run_process`, in a tracing span that contains the process's own spans."""
+        """Like `_run_process`, in a tracing span that contains the process's own spans."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
             span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})
@@ -200,13 +199,17 @@ class StepRunner:
                 f"{took}: run it on a runner with more memory (adaptry work --memory SIZE)", tries=1
             )
         if outcome is None:
-            return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
+            return _Failure.unavailable(
+                f"the step {request.step} failed: {child.exit_reason}", tries=_MAX_DEATHS
+            )
         if outcome.code == Conflict.code and not self._is_ours(request):
             return None
         if outcome.code == ProtocolMismatch.code and (newer := self._newer_database()):
             self.newer_database = newer
             threading.Event().wait()  # a runner of the new version takes the step over from this one
-        return _Failure(outcome, _TRIES, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
+        return (
+            _Failure(outcome, _MAX_ATTEMPTS, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
+        )
 
     def _record_result(self, request: StepRequest, outcome: StepResult) -> dict[str, Any]:
         result = {**outcome.result}
@@ -217,7 +220,7 @@ class StepRunner:
             with self.catalog.write() as tx:
                 job_steps.finish_step(tx, request.job, request.step, request.attempt, result, sizes)
         except Conflict:
-            return dict(GONE)
+            return dict(JOB_ENDED)
         reach("runner.concluded")
         return result
 
@@ -294,7 +297,7 @@ class _ProgressLog:
                 job_steps.report(tx, request.job, request.step, request.attempt, *stage)
 
     def _flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed_at >= _EVERY:
+        if time.monotonic() - self._flushed_at >= _UPDATE_INTERVAL:
             self._flushed_at = time.monotonic()
             self.flush()
 

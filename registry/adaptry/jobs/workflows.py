@@ -23,8 +23,8 @@ from adaptry.registry.job_types.records import JobInfo, JobNeeds
 from adaptry.storage.catalog.jobs import rank_of
 
 VERSION = "1"  # workflows of another version are left to runners of that version
-_PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
-_PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
+_POLL_INTERVAL = 0.05  # seconds between two checks whether a step is done, for each job supervised here
+_RETRY_DELAY = 1.0  # seconds between tries to reach an unreachable catalog
 _STORED = {"needs", "priority", "submitted_at"}  # fields of a job that DBOS's tables hold
 Json = dict[str, Any]  # the results of steps
 Answer = TypeVar("Answer")
@@ -55,7 +55,7 @@ class Workflows:
         """Seconds between two polls of a step's result. It grows with the number of jobs here, since each
         poll is a query.
         """
-        return _PATIENCE * max(1, len(self.active_ids))
+        return _POLL_INTERVAL * max(1, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
         """The job if it is open, else None. Call it from the job's workflow."""
@@ -188,7 +188,7 @@ def _retry_unavailable(action: Callable[[], Answer]) -> Answer:
         try:
             return action()
         except Unavailable:
-            time.sleep(_PAUSE)
+            time.sleep(_RETRY_DELAY)
 
 
 def _run_caught(step: Callable[[], Json]) -> Json:

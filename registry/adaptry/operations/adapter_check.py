@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 class CheckResult:
     """The result of checking one adapter.
 
-    `label`: what the adapter is called. `base`: the base it was checked against; None: it was checked on its
-    own. `is_configured_base`: that is the base that its config names. `verdicts`: one for each engine.
+    `label` is the adapter's name in messages. `base` is the base that it was checked against; None if it was
+    checked on its own. `is_configured_base`: the base is the one that its config names. `verdicts`: one for
+    each engine.
     """
 
     label: str
@@ -59,12 +60,12 @@ class CheckResult:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a finding blocks it: it cannot work unchanged."""
+        """Whether a finding blocks the adapter, so that it cannot work unchanged."""
         return self.report.is_blocked
 
     @property
     def is_served_as_trained(self) -> bool:
-        """Whether every engine of the request serves it as trained."""
+        """Whether every engine of the request serves the adapter as trained."""
         return all(one.outcome == "as_trained" for one in self.verdicts)
 
     def __repr__(self) -> str:

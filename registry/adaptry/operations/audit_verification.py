@@ -19,7 +19,7 @@ from adaptry.core.transparency.merkle import Peaks, leaf_hash
 from adaptry.registry.audit_log import MAX_SEALED, AuditFilter, AuditLog
 from adaptry.registry.records import Value
 
-_MOST = 100  # problems that are reported
+_MAX_PROBLEMS = 100  # problems that are reported
 
 
 class AuditReport(Value):
@@ -37,7 +37,7 @@ class AuditReport(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _SealedLine:
     """An entry's line, and the hash that it was sealed with, if the source has that."""
 
     seq: int | None
@@ -46,7 +46,7 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
+class _SignedCheckpoint:
     """A signed checkpoint; `source` names it for people."""
 
     text: str
@@ -54,7 +54,7 @@ class _Note:
     source: str
 
     @classmethod
-    def parse(cls, text: str, source: str) -> _Note:
+    def parse(cls, text: str, source: str) -> _SignedCheckpoint:
         checkpoint = LogCheckpoint.parse(text)
         return cls(text, checkpoint, f"{source} of {checkpoint.size} entries")
 
@@ -72,7 +72,7 @@ def verify_log(
     """
     newest = audit.checkpoint()
     key = key or (VerifierKey.parse(newest.key) if newest.key else None)
-    last = _Note.parse(newest.note, "the newest checkpoint") if newest.note else None
+    last = _SignedCheckpoint.parse(newest.note, "the newest checkpoint") if newest.note else None
     size = last.checkpoint.size if last else 0
     lines = (line for line in _sealed_lines(audit) if line.seq is None or line.seq < size)
     notes = [*_stored_notes(audit, size), *([last] if last else [])]
@@ -95,7 +95,7 @@ def verify_export(
 
     Raises `Invalid` for a file that is not an export, or was exported with a filter.
     """
-    notes = [_Note.parse(note, "the checkpoint") for note in _notes_in(path)]
+    notes = [_SignedCheckpoint.parse(note, "the checkpoint") for note in _notes_in(path)]
     if not notes:
         raise Invalid(f"{path} has no checkpoint at its end: it is incomplete, or was exported with a filter")
     check = _Check(key, notes, older, older_key or key)
@@ -143,12 +143,12 @@ class _Check:
     def __init__(
         self,
         key: VerifierKey | None,
-        notes: Iterable[_Note],
+        notes: Iterable[_SignedCheckpoint],
         older: str | None,
         older_key: VerifierKey | None,
     ) -> None:
         self._key, self._older_key = key, older_key
-        self._older = _Note.parse(older, "the older checkpoint") if older is not None else None
+        self._older = _SignedCheckpoint.parse(older, "the older checkpoint") if older is not None else None
         every = [*notes, *([self._older] if self._older else [])]
         self._notes = iter(sorted(every, key=lambda note: note.checkpoint.size))
         self._next = next(self._notes, None)
@@ -160,7 +160,7 @@ class _Check:
         for note in filter(None, (self._last, self._older)):
             self._require_signature(note)
 
-    def add(self, line: _Line) -> None:
+    def add(self, line: _SealedLine) -> None:
         self._compare_roots()
         expected = self._peaks.size
         computed = leaf_hash(line.text.encode())
@@ -227,7 +227,7 @@ class _Check:
             which = f"entry {first}" if first == last else f"one of the entries {first} to {last}"
             self._add_problem(f"{which} was changed, removed or inserted: {note.source} has another root")
 
-    def _require_signature(self, note: _Note) -> None:
+    def _require_signature(self, note: _SignedCheckpoint) -> None:
         key = self._older_key if note is self._older else self._key
         if key is None:
             return
@@ -243,36 +243,36 @@ class _Check:
             self._add_problem(f"{note.source} is not signed with this key: {error.message}{hint}")
 
     def _add_problem(self, problem: str) -> None:
-        if len(self._problems) < _MOST and problem not in self._problems:
+        if len(self._problems) < _MAX_PROBLEMS and problem not in self._problems:
             self._problems.append(problem)
 
 
-def _sealed_lines(audit: AuditLog) -> Iterator[_Line]:
+def _sealed_lines(audit: AuditLog) -> Iterator[_SealedLine]:
     start = 0
     while entries := audit.sealed(start).items:
         for entry in entries:
-            yield _Line(entry.seq, entry.line, bytes.fromhex(entry.leaf or ""))
+            yield _SealedLine(entry.seq, entry.line, bytes.fromhex(entry.leaf or ""))
         start = (entries[-1].seq or 0) + 1
 
 
-def _stored_notes(audit: AuditLog, below: int) -> Iterator[_Note]:
+def _stored_notes(audit: AuditLog, below: int) -> Iterator[_SignedCheckpoint]:
     after = 0
     while notes := audit.checkpoints(after, MAX_SEALED).notes:
         for text in notes:
-            note = _Note.parse(text, "the checkpoint")
+            note = _SignedCheckpoint.parse(text, "the checkpoint")
             after = note.checkpoint.size
             if after < below:
                 yield note
 
 
-def _lines_in(path: Path) -> Iterator[_Line]:
+def _lines_in(path: Path) -> Iterator[_SealedLine]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             text = line.rstrip("\n")
             fields = _parse(text)
             if "checkpoint" not in fields:
                 seq = fields.get("seq")
-                yield _Line(seq if isinstance(seq, int) else None, text, None)
+                yield _SealedLine(seq if isinstance(seq, int) else None, text, None)
 
 
 def _notes_in(path: Path) -> list[str]:
@@ -282,7 +282,7 @@ def _notes_in(path: Path) -> list[str]:
 
 
 def _parse(line: str) -> dict[str, object]:
-    """Raises `Invalid`."""
+    """Parses a line of an exported log. Raises `Invalid`."""
     try:
         fields = json.loads(line)
     except ValueError:

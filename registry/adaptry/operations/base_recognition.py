@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BaseSource = BaseClaim | Path | str
 """A caller's base: a claim, a folder, or a name or id in the registry."""
 
-_LONGEST_NAME = 512
+_MAX_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class RecognisedBase:
 
     @property
     def is_of_config(self) -> bool:
-        """Whether it was found in the folder that the adapter's config names."""
+        """Whether the base was found in the folder that the adapter's config names."""
         return self.folder is not None and self.written is not None
 
     def sentence(self, namespace: str) -> str | None:
@@ -184,19 +184,21 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
     resolved here.
     """
     written = adapter.config.base_name
-    is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
+    is_name = written is not None and not is_folder(written) and len(written) <= _MAX_NAME
     return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
 
 
 def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
-    """For an adapter in a folder: the base in the local folder that its config names, for comparison with the
+    """The base in the local folder that the config of an adapter in a folder names, for comparison with the
     `given` base. None if there is no such folder, if it is the given one, or if the path leads to several.
     """
     written = adapter.config.base_name
     if written is None or not _folder_of(adapter):
         return None
     near = _folder_of(adapter)
-    if is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in _places(written, near)):
+    if is_folder(str(given)) and any(
+        _is_same_folder(place, Path(given)) for place in _candidate_folders(written, near)
+    ):
         return None  # nothing to compare, so the folder is not read twice
     found = _checkpoints(written, near, {})
     is_one = len({record.id for record in found.values()}) == 1
@@ -204,7 +206,7 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
 
 
 def find_config_folder(adapter: Adapter) -> Path | None:
-    """For an adapter in a folder: the folder with the model that its config names, if it exists. Raises
+    """The folder with the model that the config of an adapter in a folder names, if it exists. Raises
     `Conflict` if there are several models.
     """
     written, near = adapter.config.base_name, _folder_of(adapter)
@@ -214,7 +216,7 @@ def find_config_folder(adapter: Adapter) -> Path | None:
 
 def folders_of_name(adapter: Adapter, name: str) -> tuple[Path, ...]:
     """The folders that the name of a base in an adapter's config may mean, whether or not they exist."""
-    return tuple(_places(name, _folder_of(adapter)))
+    return tuple(_candidate_folders(name, _folder_of(adapter)))
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
@@ -237,7 +239,7 @@ def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:
 
 def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = False) -> list[VersionDetail]:
     """Binds the version `ref` to a registered base; with `each`, all versions of the adapter that declare the
-    same base and are not bound yet. Raises what `Versions.bind_base` raises.
+    same base and are not bound yet. Raises the errors of `Versions.bind_base`.
     """
     first = versions.get(ref)
     chosen = [first]
@@ -292,7 +294,7 @@ def _checkpoints(
     were read before.
     """
     found: dict[Path, BaseRecord] = {}
-    for place in _places(written, near):
+    for place in _candidate_folders(written, near):
         try:
             if place in records or place.is_dir():
                 found[place] = _record_in(place, records)
@@ -312,13 +314,13 @@ def _only_model(found: Mapping[Path, BaseRecord], written: str) -> tuple[Path, B
 
 
 def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
-    """Raises what `fingerprint_folder` raises."""
+    """The record of the base in a folder. Raises the errors of `fingerprint_folder`."""
     if folder not in records:
         records[folder] = fingerprint_folder(folder)
     return records[folder]
 
 
-def _places(written: str, near: Iterable[Path]) -> Iterator[Path]:
+def _candidate_folders(written: str, near: Iterable[Path]) -> Iterator[Path]:
     """The folders that `written` may mean: from the working directory, or from a folder nearby."""
     try:
         named = Path(written).expanduser()

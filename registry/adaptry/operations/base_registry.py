@@ -233,14 +233,16 @@ def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress)
         with output_folder(folder) as place:
             for entry in info.stored:
                 path = place / check_path(entry.path)
-                download(_Reader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY)
+                download(
+                    _StoredFileReader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY
+                )
     except Conflict:
         if not folder.is_dir():  # otherwise another process has fetched the same verified files
             raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _StoredFileReader:
     """Positional reads of one stored file of a base."""
 
     registry: Registry

@@ -75,7 +75,7 @@ def plan_conversion(
     """The result of the conversion, as an adapter that is not computed yet.
 
     Raises `Invalid` (options that do not go together, or a base that is needed), `Unsupported`,
-    `CheckFailed`, and as `open_parent`.
+    `CheckFailed`, and the errors of `open_parent`.
     """
     with base_or_known(connected, source, request.base, request.note) as base:
         known = replace(request, base=base)

@@ -19,7 +19,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_recognition import RecognisedBase, declared_base
-from adaptry.operations.lineage import KEPT
+from adaptry.operations.lineage import KEPT_ENERGY
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
@@ -69,7 +69,7 @@ def derive(
 def _with_kept(options: PushOptions, outcome: ComputeResult) -> PushOptions:
     if outcome.kept is None:
         return options
-    return options.model_copy(update={"metrics": {KEPT: outcome.kept, **options.metrics}})
+    return options.model_copy(update={"metrics": {KEPT_ENERGY: outcome.kept, **options.metrics}})
 
 
 def parent_digests(lazy_adapter: LazyAdapter) -> tuple[Digest, ...]:

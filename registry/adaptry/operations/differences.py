@@ -15,7 +15,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 
 # Config fields that are compared as part of the spec.
-_SAID_BY_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
+_IN_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ def _facts(spec: Spec) -> tuple[str, ...]:
 
 
 def _modules(spec: Spec) -> dict[str, str]:
-    """Modules with one name are one line if they are equal; otherwise each has its own."""
+    """The modules as lines: modules with the same name share a line if they are equal; otherwise each has its
+    own.
+    """
     by_name: dict[str, dict[str, str]] = {}
     for module in spec.modules:
         text = f"rank {module.rank}, scale {format_number(module.scale)}, {module.fan_in} → {module.fan_out}"
@@ -89,7 +91,7 @@ def _modules(spec: Spec) -> dict[str, str]:
 
 
 def _of_configs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
-    for key in sorted((before.config.keys() | after.config.keys()) - _SAID_BY_SPEC):
+    for key in sorted((before.config.keys() | after.config.keys()) - _IN_SPEC):
         if _is_set(before.config, key) or _is_set(after.config, key):
             yield f"config {key}", _config_text(before.config, key), _config_text(after.config, key)
 
@@ -100,7 +102,7 @@ def _is_set(config: Mapping[str, Any], key: str) -> bool:
 
 
 def _config_text(config: Mapping[str, Any], key: str) -> str:
-    """Lists of names have no order, so they are compared sorted."""
+    """The text of a config field. Lists of names are sorted, since their order has no meaning."""
     if key not in config:
         return ""
     value = config[key]
@@ -110,7 +112,7 @@ def _config_text(config: Mapping[str, Any], key: str) -> str:
 
 
 def _of_versions(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
-    """Only of two versions: a folder has no metrics."""
+    """The differences that only two versions can have: a folder has no metrics."""
     old, new = before.version, after.version
     if old is None or new is None:
         return

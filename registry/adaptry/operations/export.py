@@ -67,8 +67,8 @@ def export_version(
     max_error: float | None = None,
     progress: Progress = no_progress,
 ) -> tuple[DeriveResult, ExportResult]:
-    """Derives a version of `name` that `runtime` serves as trained, on the version's known base. Raises what
-    `derive_for_runtime` raises.
+    """Derives a version of `name` that `runtime` serves as trained, on the version's known base. Raises the
+    errors of `derive_for_runtime`.
     """
     setting = replace(
         export_options(lambda: registry, parent, None, progress),
@@ -84,7 +84,7 @@ def export_options(
     connected: RegistryOpener, parent: ParentAdapter, base: Path | str | None, progress: Progress
 ) -> ExportOptions:
     """The options, with the base that the caller names, else the registered one. Its weights are opened when
-    they are needed. Raises what `find_base` raises.
+    they are needed. Raises the errors of `find_base`.
     """
     if base is None:
         record, name = parent.base, parent.adapter.config.base_name

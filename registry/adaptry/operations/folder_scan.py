@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from adaptry.adapters.adapter import Adapter, open_content, open_dir, open_known
 from adaptry.adapters.content import Content, FolderContent
 from adaptry.adapters.folder_listing import list_folder, require_own_file
-from adaptry.adapters.folder_tree import AdapterPlace, UnsearchedFolder, search_tree
+from adaptry.adapters.folder_tree import AdapterLocation, UnsearchedFolder, search_tree
 from adaptry.adapters.header import read_header
 from adaptry.checks.zero_updates import has_zero_updates
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_count, html_table, short_repr, table_text
 from adaptry.core.errors import AdaptryError, Invalid, MissingDependency, NotFound
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.operations.training_runs import RunPlace, locate_in_run
+from adaptry.operations.training_runs import RunPosition, locate_in_run
 
 if TYPE_CHECKING:
     from adaptry.adapters.spec import Spec
@@ -49,7 +49,7 @@ class ScannedAdapter:
     """
 
     path: Path
-    place: RunPlace
+    place: RunPosition
     modified: float
     is_main: bool = False
     format: str = ""
@@ -106,7 +106,7 @@ class FolderScan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _SampledAdapter:
     """An adapter with its sampled bytes, and what is needed to compare it completely."""
 
     row: ScannedAdapter
@@ -127,53 +127,53 @@ def scan_folder(root: Path) -> FolderScan:
         raise NotFound(where)
     tree = search_tree(root)
     found = [opened for place in tree.places if (opened := _open(root, place)) is not None]
-    return FolderScan(root, tuple(_with_equals(found)), tree.unsearched)
+    return FolderScan(root, tuple(_mark_duplicates(found)), tree.unsearched)
 
 
 def open_scanned(scanned: ScannedAdapter) -> Adapter:
-    """Opens the adapter of a row. Raises what `open_dir` raises."""
+    """Opens the adapter of a row. Raises the errors of `open_dir`."""
     return _open_place(_place_of(scanned.path))
 
 
-def _place_of(path: Path) -> AdapterPlace:
-    return AdapterPlace(path) if path.is_dir() else AdapterPlace(path.parent, path.name)
+def _place_of(path: Path) -> AdapterLocation:
+    return AdapterLocation(path) if path.is_dir() else AdapterLocation(path.parent, path.name)
 
 
-def _open_place(place: AdapterPlace) -> Adapter:
+def _open_place(place: AdapterLocation) -> Adapter:
     return open_dir(place.folder) if place.file is None else open_content(_content(place))
 
 
-def _content(place: AdapterPlace) -> FolderContent:
-    """The files of the adapter. Raises what `list_folder` raises."""
+def _content(place: AdapterLocation) -> FolderContent:
+    """The files of the adapter. Raises the errors of `list_folder`."""
     if place.file is None:
         return FolderContent(place.folder, list(list_folder(place.folder).kept))
     require_own_file(place.path)
     return FolderContent(place.folder, [place.file])
 
 
-def _open(root: Path, place: AdapterPlace) -> _Opened | None:
+def _open(root: Path, place: AdapterLocation) -> _SampledAdapter | None:
     """The adapter there; None for a file of weights that is not an adapter."""
     parts = place.folder.relative_to(root).parts
     run_place = locate_in_run(list(parts), place.file)
     row = ScannedAdapter(place.path, run_place, _modified(place.path), _is_main(place.folder))
     try:
         if place.file and place.file.endswith(f".{GGUF}"):
-            return _Opened(_with_gguf(row))
+            return _SampledAdapter(_with_gguf(row))
         content = _content(place)
         if place.file and not _has_names_of_adapter(content, place.file):
             return None
         adapter = open_known(content)
         spec = adapter.spec
-        return _Opened(
+        return _SampledAdapter(
             _described(row, adapter.format.name, spec, has_zero_updates(adapter)),
             _sketch(content, adapter.format.weights),
             place.folder / adapter.format.weights,
             _comparable(adapter.config.fields),
         )
     except AdaptryError as error:
-        return _Opened(replace(row, error=error))
+        return _SampledAdapter(replace(row, error=error))
     except OSError as error:
-        return _Opened(replace(row, error=Invalid(f"cannot read {place.path}: {error.strerror}")))
+        return _SampledAdapter(replace(row, error=Invalid(f"cannot read {place.path}: {error.strerror}")))
 
 
 def _has_names_of_adapter(content: Content, file: str) -> bool:
@@ -228,7 +228,7 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def _sketch(content: Content, weights: str) -> bytes:
-    """A digest of the file's size and of some of its bytes; of a small file, of all."""
+    """A digest of the file's size and of some of its bytes, or of all bytes of a small file."""
     size = content.sizes[weights]
     hasher = hashlib.sha256(str(size).encode())
     if size <= _SAMPLES * _SAMPLE:
@@ -248,12 +248,14 @@ def _comparable(value: Any) -> object:
     return value
 
 
-def _with_equals(found: list[_Opened]) -> Iterator[ScannedAdapter]:
-    """The rows, with the first adapter that has the same weights. Only files with equal samples are read."""
+def _mark_duplicates(found: list[_SampledAdapter]) -> Iterator[ScannedAdapter]:
+    """Adds to each row the first adapter that has the same weights. Only files with equal samples are
+    read.
+    """
     sketches: dict[bytes, int] = {}
     for opened in found:
         sketches[opened.sketch] = sketches.get(opened.sketch, 0) + 1
-    first: dict[Digest, _Opened] = {}
+    first: dict[Digest, _SampledAdapter] = {}
     for opened in found:
         digest = _digest(opened.weights) if opened.weights and sketches[opened.sketch] > 1 else None
         if digest is None or (other := first.setdefault(digest, opened)) is opened:

@@ -77,7 +77,7 @@ class KnownBase:
 
 
 def find_common_base(connected: RegistryOpener, sources: Sequence[ParentSource]) -> KnownBase:
-    """The base of all adapters. Raises what `find_known_base` raises, and `CheckFailed` if they differ."""
+    """The base of all adapters. Raises the errors of `find_known_base`, and `CheckFailed` if they differ."""
     found = [find_known_base(connected, source) for source in sources]
     first = found[0]
     for other in found[1:]:
@@ -222,7 +222,7 @@ def _id_in(folder: Path) -> Digest | None:
 
 
 def _why_incomplete(folders: Iterable[Path]) -> str:
-    """What the first of the folders that exists lacks, in parentheses; empty if none exists."""
+    """The reason why the first existing folder is incomplete, in parentheses; empty if no folder exists."""
     for folder in filter(Path.is_dir, folders):
         try:
             fingerprint_folder(folder)
@@ -234,7 +234,9 @@ def _why_incomplete(folders: Iterable[Path]) -> str:
 
 
 def _named_folders(adapter: Adapter, name: str) -> tuple[Path, ...]:
-    """Where the name in a config may lead, if it is a path or a repository in the Hub's cache."""
+    """The folders to which the name in a config may lead, if it is a path or a repository in the Hub's
+    cache.
+    """
     return (*folders_of_name(adapter, name), *hub_snapshots(name))
 
 

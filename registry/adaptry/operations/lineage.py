@@ -19,9 +19,9 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
 
-MOST = 200
+MAX_NODES = 200
 """Maximum number of revisions in a tree; a truncated tree is marked."""
-KEPT = "kept_energy"
+KEPT_ENERGY = "kept_energy"
 """The metric for the share of the updates' energy that a derivation kept."""
 _PAGE = 200
 _SHOWN = 12
@@ -95,26 +95,26 @@ def _branches(others: str, *, is_last: bool) -> tuple[str, str]:
     return (f"{others}└─ ", f"{others}   ") if is_last else (f"{others}├─ ", f"{others}│  ")
 
 
-def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
+def ancestor_tree(registry: Registry, ref: Ref | str, maximum: int = MAX_NODES) -> LineageNode:
     """The version that `ref` selects now, its parents, their parents and so on. Raises `NotFound`."""
-    return _tree(registry, ref, most, lambda detail: detail.manifest.parents)
+    return _tree(registry, ref, maximum, lambda detail: detail.manifest.parents)
 
 
-def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
+def descendant_tree(registry: Registry, ref: Ref | str, maximum: int = MAX_NODES) -> LineageNode:
     """The version that `ref` selects now, its children, their children and so on, oldest first. Raises
     `NotFound`.
     """
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
-        found = _versions(registry.versions, f"parent:{detail.version.digest} state:*", most + 1)
+        found = _versions(registry.versions, f"parent:{detail.version.digest} state:*", maximum + 1)
         return dict.fromkeys(version.digest for version in reversed(found))
 
-    return _tree(registry, ref, most, children)
+    return _tree(registry, ref, maximum, children)
 
 
-def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> LineageNode:
+def _tree(registry: Registry, ref: Ref | str, maximum: int, related: _Related) -> LineageNode:
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    root = _Walk(registry, related, most, {detail.version.digest: detail}).node(detail.version.digest)
+    root = _Traversal(registry, related, maximum, {detail.version.digest: detail}).node(detail.version.digest)
     own = detail.version.label
     return root.model_copy(update={"refs": tuple(sorted(root.refs, key=lambda ref: ref != own))})
 
@@ -123,8 +123,8 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 
 @dataclass
-class _Walk:
-    """One walk over revisions: each is read and expanded once, and at most `remaining` of them."""
+class _Traversal:
+    """One traversal of revisions: each is read and expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related
@@ -144,7 +144,7 @@ class _Walk:
             refs=tuple(version.label for version in _in_order(versions)),
             recipe_summary=summarise_recipe(recipe),
             kept_energy=next(
-                (version.metrics[KEPT] for version in versions if KEPT in version.metrics), None
+                (version.metrics[KEPT_ENERGY] for version in versions if KEPT_ENERGY in version.metrics), None
             ),
             unregistered_inputs=unregistered_inputs(recipe),
         )
@@ -169,12 +169,12 @@ class _Walk:
         return None
 
 
-def _versions(versions: Versions, query: str, most: int) -> list[VersionInfo]:
+def _versions(versions: Versions, query: str, maximum: int) -> list[VersionInfo]:
     """The newest matching versions, up to the limit."""
     found: list[VersionInfo] = []
     cursor: str | None = None
-    while len(found) < most:
-        page = versions.search(query, cursor, min(_PAGE, most - len(found)))
+    while len(found) < maximum:
+        page = versions.search(query, cursor, min(_PAGE, maximum - len(found)))
         found += page.items
         cursor = page.next
         if cursor is None:

@@ -46,7 +46,9 @@ def open_merge(
     warn: Warn,
     progress: Progress,
 ) -> OpenedMerge:
-    """Opens what `recipe` names; `inputs` are its inputs. Raises as `open_parent` and `open_base`."""
+    """Opens what `recipe` names; `inputs` are its inputs. Raises the errors of `open_parent` and
+    `open_base`.
+    """
     checkpoint, found = _base(connected, recipe, progress)
 
     @functools.cache

@@ -56,7 +56,9 @@ def promote(
     to = registry.versions.get(ref)
     found = current_alias(registry.aliases, ref.name, alias)
     if expect is not None and expect != (found.number if found else 0):
-        raise Conflict(f"{ref.name}@{alias} {_place(found)}, not {_expected(expect)}; look again and retry")
+        raise Conflict(
+            f"{ref.name}@{alias} {_current_state(found)}, not {_expected(expect)}; look again and retry"
+        )
     if found and found.digest == to.digest:
         return AliasMoveResult(found, found.number)
     moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None, request)
@@ -72,21 +74,21 @@ class RollbackTarget:
 
 
 def find_rollback(
-    registry: Registry, name: AdapterName, alias: str, most: int | None = None
+    registry: Registry, name: AdapterName, alias: str, maximum: int | None = None
 ) -> RollbackTarget:
-    """Where `rollback` would move an alias now. Raises what `rollback` raises.
+    """Finds the version to which `rollback` would move an alias now. Raises the errors of `rollback`.
 
-    With `most`, reads at most that many events of the adapter, and of its versions; raises `NotFound` if the
-    last move is not among them.
+    With `maximum`, reads at most that many events of the adapter and of its versions, and raises `NotFound`
+    if the last move is not among them.
     """
     found = current_alias(registry.aliases, name, alias)
     if found is None:
         raise unknown_alias(name, alias)
-    moves = _moves(registry.adapters, name, alias, most)
+    moves = _moves(registry.adapters, name, alias, maximum)
     last = next(moves, None)
-    if last is None and most is not None:
+    if last is None and maximum is not None:
         raise NotFound(
-            f"the last move of {name}@{alias} is not among the newest {most:,} events of {name}; `adaptry"
+            f"the last move of {name}@{alias} is not among the newest {maximum:,} events of {name}; `adaptry"
             f" rollback {name}@{alias}` looks further back"
         )
     if last is None or "was" not in last.detail:
@@ -98,7 +100,7 @@ def find_rollback(
         raise Conflict(f"{name}@{alias} was moved at the same time; look again and retry")
     version = registry.versions.get(Ref.of_revision(name, Digest.parse(last.detail["was"])))
     if not STATE_RULES[version.state].allows_aliases:
-        raise Conflict(_withdrawn(registry.versions, name, alias, version, moves, most))
+        raise Conflict(_withdrawn(registry.versions, name, alias, version, moves, maximum))
     return RollbackTarget(found, version)
 
 
@@ -120,7 +122,7 @@ def _withdrawn(
     alias: str,
     version: VersionInfo,
     earlier: Iterator[Event],
-    most: int | None,
+    maximum: int | None,
 ) -> str:
     """Why an alias cannot go back to a version, and the version to move it to instead: the last one before
     that the alias was at, else the newest active one with a smaller number.
@@ -129,7 +131,7 @@ def _withdrawn(
     good = next(_usable_targets(versions, name, earlier), None) or next(
         (
             one
-            for one in islice(iter_items(lambda cursor: versions.list(name, cursor, 200)), most)
+            for one in islice(iter_items(lambda cursor: versions.list(name, cursor, 200)), maximum)
             if one.number < version.number and one.state == "active"
         ),
         None,
@@ -160,13 +162,13 @@ def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo 
         return None
 
 
-def _moves(adapters: Adapters, name: AdapterName, alias: str, most: int | None = None) -> Iterator[Event]:
-    """The moves of an alias among the newest `most` events of its adapter, newest first."""
-    history = islice(iter_items(lambda cursor: adapters.history(name, cursor, 200)), most)
+def _moves(adapters: Adapters, name: AdapterName, alias: str, maximum: int | None = None) -> Iterator[Event]:
+    """The moves of an alias among the newest `maximum` events of its adapter, newest first."""
+    history = islice(iter_items(lambda cursor: adapters.history(name, cursor, 200)), maximum)
     return (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias)
 
 
-def _place(found: AliasInfo | None) -> str:
+def _current_state(found: AliasInfo | None) -> str:
     return f"is at version {found.number}" if found else "does not exist"
 
 

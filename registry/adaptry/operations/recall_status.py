@@ -21,7 +21,7 @@ RecallOutcome = Literal["dropped", "unloaded", "serving", "unknown", "gone"]
 
 
 class WorkerRecallStatus(Value):
-    """The outcome for a worker and a name, since `at`, if that is known.
+    """The outcome of a recall for a worker and a name; `at` is the time since when it holds, if known.
 
     `last` is the worker's last report about the version, at `reported_at` or, if its engine is not answering,
     earlier; `gone` is set for the outcome `gone`.
@@ -85,7 +85,7 @@ def recall_progress(registry: Registry, version: VersionInfo, limit: int) -> Rec
 
 
 def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
-    """Raises `NotFound`."""
+    """The status of a version's recall on every worker. Raises `NotFound`."""
     version = registry.versions.get(ref)
     lines = tuple(map(_line, registry.workers.residents(ref)))
     is_recalled = version.state in WITHDRAWN

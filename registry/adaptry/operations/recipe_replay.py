@@ -54,8 +54,8 @@ _TRANSLATED = ("operation", "inputs", "modules", "whole_weights")
 
 
 def _source(registry: Registry, number: int, entry: Json) -> str:
-    """How a recipe names this input: any of its names with its digest. Raises `NotFound`, `Unsupported`, and
-    `ValueError` if the entry is not ours.
+    """The source by which a recipe names this input: any of its names, with its digest. Raises `NotFound`,
+    `Unsupported`, and `ValueError` if the entry is not ours.
     """
     if "revision" not in entry:
         raise Unsupported(
@@ -89,7 +89,9 @@ class _Names:
 
 
 def _override(module: Json, named: _Names) -> dict[str, Any]:
-    """Raises `TypeError` or `ValueError` if the module is not ours."""
+    """A module's entry in the recipe, with inputs named by their sources. Raises `TypeError` or `ValueError`
+    if the module is not one of ours.
+    """
     found = dict(module)
     if weights := found.get("weights"):
         found["weights"] = {str(named.source(entry)): weight for entry, weight in weights}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _PAGE = 200
-_SPARE = 10
+_EXTRA_CANDIDATES = 10
 """Versions beyond the limit that are compared exactly, since signatures order them only approximately."""
 
 
@@ -103,9 +103,9 @@ class _SimilaritySearch:
         signatures = self._signatures(versions) if mine else {}
         same = [version for version in versions if version.weights == weights]
         likely = self._candidates(mine, signatures, [v for v in versions if v.weights != weights], above)
-        looked = [*same, *likely][: limit + _SPARE]
+        looked = [*same, *likely][: limit + _EXTRA_CANDIDATES]
         found = [self._compare(mine, version, version.weights == weights) for version in looked]
-        near = sorted((each for each in found if _is_near(each, above)), key=_nearness, reverse=True)
+        near = sorted((each for each in found if _is_near(each, above)), key=_similarity_key, reverse=True)
         by_weights = [v for v in versions if mine is None or v.digest in self.uncomparable]
         return SimilarAdapters(
             found=tuple(near[:limit]),
@@ -137,8 +137,8 @@ class _SimilaritySearch:
             return []
         own = Signature.of(mine)
         estimates = {digest: estimate_cosine(own, signature) for digest, signature in signatures.items()}
-        least = above - cosine_margin(above)
-        likely = [version for version in versions if estimates.get(version.digest, -2.0) >= least]
+        minimum = above - cosine_margin(above)
+        likely = [version for version in versions if estimates.get(version.digest, -2.0) >= minimum]
         return sorted(likely, key=lambda version: estimates[version.digest], reverse=True)
 
     def _signatures(self, versions: Sequence[VersionInfo]) -> dict[Digest, Signature]:
@@ -210,5 +210,5 @@ def _is_near(found: SimilarAdapter, above: float) -> bool:
     return found.same_weights or (found.cosine is not None and found.cosine >= above)
 
 
-def _nearness(found: SimilarAdapter) -> tuple[bool, float]:
+def _similarity_key(found: SimilarAdapter) -> tuple[bool, float]:
     return found.same_weights, found.cosine if found.cosine is not None else -2.0

@@ -121,10 +121,10 @@ def open_parent(
 
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
-    """If a caller gives a base and the adapter's own base is unknown: `parent` with the base that the path in
-    its config leads to. Models of one family have equal shapes, so only a comparison shows that the given
-    base is a different one. A path in the config of a version belongs to the machine that pushed it, and is
-    not looked up here.
+    """Returns `parent` with the base that the path in its config leads to, if a caller gives a base and the
+    adapter's own base is unknown. Models of one family have equal shapes, so only a comparison shows that the
+    given base is a different one. A path in the config of a version belongs to the machine that pushed it,
+    and is not looked up here.
     """
     if given is None or parent.base is not None or parent.revision is not None:
         return parent
@@ -134,8 +134,8 @@ def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> Par
 def open_gguf(
     path: Path, base: Callable[[], BaseRecord | None], label: str | None = None
 ) -> ParentAdapter | None:
-    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout, or None. Raises what
-    `open_gguf_as_peft` raises.
+    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout, or None. Raises the errors of
+    `open_gguf_as_peft`.
     """
     from adaptry.compute.foreign_layouts.gguf_lora import open_gguf_as_peft
     from adaptry.compute.foreign_layouts.gguf_reader import find_gguf

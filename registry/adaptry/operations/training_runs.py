@@ -27,15 +27,15 @@ _END = lazy_pattern(
 )
 """Names of folders in which programs save the end of a run."""
 _CACHED = "models--"
-_LONGEST = 96
+_MAX_NAME = 96
 _NOT_IN_NAMES = lazy_pattern(r"[^A-Za-z0-9._-]+")
 _REPEATED = lazy_pattern(r"-{2,}|\.{2,}")
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlace:
-    """A place in a training run: `run` is the run's path, empty if it is the searched folder itself. `steps`
-    are the numbers in the names, outermost first; without any, it is the run's end.
+class RunPosition:
+    """The position of an adapter in a training run: `run` is the run's path, empty if it is the searched
+    folder itself. `steps` are the numbers in the names, outermost first; without any, it is the run's end.
     """
 
     run: tuple[str, ...]
@@ -51,7 +51,7 @@ class RunPlace:
         return not self.steps, self.steps
 
 
-def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPlace:
+def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPosition:
     """The run and steps of the adapter in the folder with these path `parts`, relative to the searched one,
     or in one `file` there.
     """
@@ -73,7 +73,7 @@ def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPlace:
         steps += [int(numbered[2])] if numbered else []
     elif run and _END.fullmatch(run[-1]) and run[-1] == parts[-1]:
         run.pop()
-    return RunPlace(tuple(run), tuple(steps))
+    return RunPosition(tuple(run), tuple(steps))
 
 
 def _is_commit_folder(parts: Sequence[str], position: int) -> bool:
@@ -116,14 +116,14 @@ def valid_name(text: str) -> str:
     if not kept:
         return _with_digest("adapter", text)
     kept = kept if kept[0].isalnum() else f"adapter{kept}"
-    if len(kept) > _LONGEST:
+    if len(kept) > _MAX_NAME:
         kept = _with_digest(kept, text)
     try:
         return AdapterName.parse(f"a/{kept}").name
     except InvalidRef:  # a device on Windows, such as nul.txt, or a reserved ending
-        return f"{kept.replace('.', '-')[: _LONGEST - 8].rstrip('-')}-adapter"
+        return f"{kept.replace('.', '-')[: _MAX_NAME - 8].rstrip('-')}-adapter"
 
 
 def _with_digest(name: str, text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{name[: _LONGEST - 9].rstrip('-.')}-{digest}"
+    return f"{name[: _MAX_NAME - 9].rstrip('-.')}-{digest}"

@@ -31,8 +31,8 @@ class StateChangeResult:
 def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChangeResult:
     """Sets the state of the version that `ref` selects now.
 
-    Raises `Invalid` for a bare name, since the change may alter which version it selects, and what
-    `versions.set_state` raises.
+    Raises `Invalid` for a bare name, since the change may alter which version it selects, and the errors of
+    `versions.set_state`.
     """
     if isinstance(ref.selector, Latest):
         raise Invalid(

@@ -30,7 +30,7 @@ _IGNORED_KINDS = frozenset({"metrics.logged", "evidence.added", "evidence.withdr
 """Frequent kinds of events that never change which version a ref selects."""
 _FULL_LOOK = 60.0  # seconds
 _PAUSES = 0.5, 30.0  # seconds before retrying a registry that does not answer: initially and at most
-_AT_ONCE = 200
+_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RefPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `InvalidRef`."""
+        """Parses a ref or a glob. Raises `InvalidRef`."""
         if _MAGIC.isdisjoint(text):
             ref = Ref.parse(text)
             return cls(str(ref.name), "", ref)
@@ -72,7 +72,7 @@ class RefPattern:
             except (NotFound, PermissionDenied):
                 return
         else:
-            for version in iter_items(partial(versions.search, self._query(name), limit=_AT_ONCE)):
+            for version in iter_items(partial(versions.search, self._query(name), limit=_BATCH)):
                 if self.matches_adapter(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
@@ -102,7 +102,7 @@ class RefWatcher:
     """`next_changes` returns what changed since the previous call; the first call returns all refs."""
 
     def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
-        """Raises `InvalidRef`."""
+        """Parses the refs. Raises `InvalidRef`."""
         self._registry = registry
         self._patterns = tuple(map(RefPattern.parse, patterns))
         self._adapters = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
@@ -134,7 +134,7 @@ class RefWatcher:
         """Waits up to `wait` seconds for these adapters' first event. Can be repeated after `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
-        news = self._registry.events.read(self._seq, _AT_ONCE, wait, self._adapters)
+        news = self._registry.events.read(self._seq, _BATCH, wait, self._adapters)
         if news.seq < self._seq or news.epoch != self._epoch:
             return self._rescan()
         changed = self._rescan_adapters(affected_adapters(news))
@@ -192,7 +192,7 @@ def follow_events(
 
     def look() -> EventBatch:
         nonlocal reached
-        news = registry.events.read(reached, _AT_ONCE, 0.0 if reached is None else 30.0, adapters)
+        news = registry.events.read(reached, _BATCH, 0.0 if reached is None else 30.0, adapters)
         reached = news.seq
         return news
 
@@ -207,15 +207,15 @@ def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
 
 
 def _retry_forever(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
-    patience = _PAUSES[0]
+    timeout = _PAUSES[0]
     while True:
         try:
             answer = look()
         except Unavailable:
-            pause(patience)
-            patience = min(2 * patience, _PAUSES[1])
+            pause(timeout)
+            timeout = min(2 * timeout, _PAUSES[1])
             continue
-        patience = _PAUSES[0]
+        timeout = _PAUSES[0]
         yield answer
 
 

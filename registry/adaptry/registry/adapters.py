@@ -21,7 +21,7 @@ class Adapters(ABC):
 
     @abstractmethod
     def get(self, name: AdapterName) -> AdapterInfo:
-        """Raises `NotFound`."""
+        """Gets an adapter. Raises `NotFound`."""
 
     @abstractmethod
     def list(
@@ -41,7 +41,7 @@ class Adapters(ABC):
 
     @abstractmethod
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        """Raises `NotFound`, `PermissionDenied`."""
+        """Changes an adapter's description, tags or visibility. Raises `NotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:

@@ -66,4 +66,4 @@ class Aliases(ABC):
 
     @abstractmethod
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
-        """Raises what `move` raises."""
+        """Removes an alias whose generation is `was`. Raises the errors of `move`."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page, VersionInfo
 
 
-LONGEST_KEY = 512
+MAX_KEY = 512
 """Characters of a base's name or id in a request."""
 
 
@@ -51,7 +51,7 @@ class Bases(ABC):
 
     @abstractmethod
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
-        """Newest first."""
+        """Bases that the caller may see, newest first."""
 
     @abstractmethod
     def of_architecture(self, architecture: Digest) -> tuple[BaseInfo, ...]:

@@ -35,7 +35,7 @@ class Commits(ABC):
     def list(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
-        """A commit and its predecessors, newest first. Raises what `get` raises."""
+        """A commit and its predecessors, newest first. Raises the errors of `get`."""
 
     @abstractmethod
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
@@ -61,12 +61,14 @@ class Commits(ABC):
         On `main`, an adapter whose weights or config changed becomes a version, by the checks of
         `Versions.put`. A branch that is already at this revision does not change. Raises `Conflict` if the
         branch has moved, `RevisionNotFound` if there is no such branch, `PermissionDenied` for an alias,
-        `InvalidPath` for a file that an adapter may not have, and what `Versions.put` raises.
+        `InvalidPath` for a file that an adapter may not have, and the errors of `Versions.put`.
         """
 
     @abstractmethod
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
-        """Raises `Conflict` if the name is taken, `InvalidRef`, `PermissionDenied`, and what `get` raises."""
+        """Creates a branch at a revision. Raises `Conflict` if the name is taken, `InvalidRef`,
+        `PermissionDenied`, and the errors of `get`.
+        """
 
     @abstractmethod
     def delete_branch(self, name: AdapterName, branch: str) -> None:
@@ -76,14 +78,14 @@ class Commits(ABC):
 
     @abstractmethod
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
-        """Creates a tag, a name that never moves. Raises what `create_branch` raises."""
+        """Creates a tag, a name that never moves. Raises the errors of `create_branch`."""
 
     @abstractmethod
     def delete_tag(self, name: AdapterName, tag: str) -> None:
-        """Raises `RevisionNotFound`, `PermissionDenied`."""
+        """Deletes a tag. Raises `RevisionNotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
-        """Replaces the branch's history by one commit with its tree; versions and ids stay valid. Raises what
-        `put` raises.
+        """Replaces the branch's history by one commit with its tree; versions and ids stay valid. Raises the
+        errors of `put`.
         """

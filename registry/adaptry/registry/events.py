@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Event, EventBatch
 
 MAX_GLOBS = 64
-_LONGEST_GLOB = 200
-_MOST_WILD = 512  # characters of all globs that must be compiled, which takes 3 ms
+_MAX_GLOB = 200
+_MAX_COMPILED_GLOBS = 512  # characters of all globs that must be compiled, which takes 3 ms
 _LAST = 2**63 - 1
 
 
@@ -48,13 +48,12 @@ def check_events_query(after: int | None, wait: float, adapters: Sequence[str]) 
         raise Invalid("events are numbered from 1: `after` must be the number of the last event seen, or 0")
     if not (math.isfinite(wait) and wait >= 0):
         raise Invalid("wait must be a number of seconds, or 0")
-    if len(adapters) > MAX_GLOBS or any(len(glob) > _LONGEST_GLOB for glob in adapters):
-        raise Invalid(f"at most {MAX_GLOBS} globs of names are allowed, with {_LONGEST_GLOB} characters each")
-    if sum(map(len, filter(_needs_engine, adapters))) > _MOST_WILD:
+    if len(adapters) > MAX_GLOBS or any(len(glob) > _MAX_GLOB for glob in adapters):
+        raise Invalid(f"at most {MAX_GLOBS} globs of names are allowed, with {_MAX_GLOB} characters each")
+    if sum(map(len, filter(_needs_engine, adapters))) > _MAX_COMPILED_GLOBS:
         raise Invalid(
-            f"the globs of names have more than {_MOST_WILD} characters together, not counting names and"
-            " globs"
-            " with a single * at the end (acme/*); pass fewer or shorter ones"
+            f"the globs of names have more than {_MAX_COMPILED_GLOBS} characters together, not counting"
+            " names and globs with a single * at the end (acme/*); pass fewer or shorter ones"
         )
 
 
@@ -94,5 +93,5 @@ class NameFilter:
 
 
 def _needs_engine(glob: str) -> bool:
-    """Whether it is more than a name, or a prefix followed by `*`."""
+    """Whether the glob is more than a name, or a prefix followed by `*`."""
     return any(character in glob.removesuffix("*") for character in "*?[")

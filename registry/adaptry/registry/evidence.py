@@ -93,7 +93,7 @@ class WithdrawalResult(Value):
 
 
 class Evidence(ABC):
-    """What was measured of versions."""
+    """Measurements of versions."""
 
     @abstractmethod
     def add(self, ref: Ref, file: EvidenceFile) -> EvidenceAddition:
@@ -125,7 +125,9 @@ class Evidence(ABC):
 
     @abstractmethod
     def get(self, id: int) -> EvidenceInfo:
-        """Raises `NotFound`, including for an adapter that the caller may not read."""
+        """Gets one measured value. Raises `NotFound`, including for an adapter that the caller may not
+        read.
+        """
 
     @abstractmethod
     def files(self, id: int) -> tuple[FileEntry, ...]:

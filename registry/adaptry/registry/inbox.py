@@ -19,11 +19,11 @@ from adaptry.registry.access import AccessRequest
 from adaptry.registry.evidence import EvidenceAddition
 from adaptry.registry.records import Page, Value
 
-MOST_FILES = 1000
-MOST_FILES_OF_ONE = 200
+MAX_KEPT_FILES = 1000
+MAX_FILES_OF_ONE = 200
 """Maximum number of files that are kept apart in a namespace, in total and from one principal."""
-MOST_BYTES = 64 << 20
-MOST_BYTES_OF_ONE = 16 << 20
+MAX_BYTES = 64 << 20
+MAX_BYTES_OF_ONE = 16 << 20
 """Maximum size in bytes of these files, compressed."""
 
 
@@ -100,11 +100,11 @@ class Inbox(ABC):
 
     @abstractmethod
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
-        """The results that were kept apart, newest first."""
+        """The results that await a review in the inbox, newest first."""
 
     @abstractmethod
     def get(self, id: int) -> KeptResults:
-        """Raises `NotFound`."""
+        """Gets results that were kept apart. Raises `NotFound`."""
 
     @abstractmethod
     def read(self, id: int) -> bytes:

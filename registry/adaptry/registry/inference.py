@@ -13,8 +13,8 @@ from adaptry.registry.records import Value
 
 MAX_AGE: Final = 5
 """Seconds for which a decision may be cached. A removed right ends within this time."""
-LONGEST_TOKEN: Final = 512
-LONGEST_MODEL: Final = 2048
+MAX_TOKEN: Final = 512
+MAX_MODEL: Final = 2048
 
 
 class InferenceRequest(AccessRequest):
@@ -24,8 +24,8 @@ class InferenceRequest(AccessRequest):
     `acme/tone+acme/facts=0.5`. The token never appears in the value's text.
     """
 
-    token: SecretStr = Field(max_length=LONGEST_TOKEN)
-    model: str = Field(min_length=1, max_length=LONGEST_MODEL)
+    token: SecretStr = Field(max_length=MAX_TOKEN)
+    model: str = Field(min_length=1, max_length=MAX_MODEL)
 
 
 class AuthorizedPart(Value):

@@ -75,13 +75,13 @@ class Registry(ABC):
         """
         return True
 
-    def find_quickly(self, ref: Ref) -> VersionToPull | None:
+    def try_find(self, ref: Ref) -> VersionToPull | None:
         """The version that `ref` selects, if the registry has a fast path and there is nothing to warn about;
         otherwise None: use `versions`.
         """
         return None
 
-    def list_quickly(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
+    def try_list(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
         """A page of adapters by name, if the registry has a fast path; otherwise None: use `adapters`."""
         return None
 

@@ -13,7 +13,7 @@ from adaptry.registry.records import Page
 
 
 class Jobs(ABC):
-    """Jobs by id."""
+    """Jobs and schedules: submitting, listing, cancelling and retrying jobs."""
 
     @abstractmethod
     def submit(self, order: JobOrder) -> JobInfo:
@@ -24,7 +24,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def get(self, id: str) -> JobInfo:
-        """Raises `NotFound`."""
+        """Gets a job. Raises `NotFound`."""
 
     @abstractmethod
     def list(
@@ -60,8 +60,8 @@ class Jobs(ABC):
     @abstractmethod
     def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
         """Submits the order whenever `cron` is due (`cron.GRAMMAR`), while there are runners. Missed times
-        are made up for by one job, within a day. Replaces a schedule with the same name. Raises what `submit`
-        raises.
+        are made up for by one job, within a day. Replaces a schedule with the same name. Raises the errors of
+        `submit`.
         """
 
     @abstractmethod

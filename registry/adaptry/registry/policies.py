@@ -109,7 +109,7 @@ class Policies(ABC):
 
     @abstractmethod
     def remove(self, scope: str, alias: str) -> None:
-        """Raises `NotFound`, `PermissionDenied`."""
+        """Removes a policy. Raises `NotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def evaluate(
@@ -156,4 +156,6 @@ class Policies(ABC):
 
     @abstractmethod
     def promotion(self, id: int) -> PromotionRecord:
-        """Raises `NotFound`, including for an adapter that the caller may not read."""
+        """Gets a move that was decided by conditions, with the whole decision. Raises `NotFound`, including
+        for an adapter that the caller may not read.
+        """

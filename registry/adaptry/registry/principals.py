@@ -64,7 +64,7 @@ class Principals(ABC):
 
     @abstractmethod
     def create_group(self, name: str) -> GroupInfo:
-        """Raises `Invalid`, `Conflict` if the name is taken, `PermissionDenied`."""
+        """Creates a group. Raises `Invalid`, `Conflict` if the name is taken, `PermissionDenied`."""
 
     @abstractmethod
     def delete_group(self, name: str) -> None:
@@ -75,4 +75,4 @@ class Principals(ABC):
 
     @abstractmethod
     def set_membership(self, group: str, principal: str, is_member: bool) -> GroupInfo:
-        """Raises as `delete_group`."""
+        """Adds a principal to a group, or removes it. Raises the errors of `delete_group`."""

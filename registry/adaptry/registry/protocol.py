@@ -42,13 +42,13 @@ def join_parts(parts: Iterable[bytes]) -> bytes:
     return b"".join(piece for part in parts for piece in (len(part).to_bytes(4, "big"), part))
 
 
-def split_parts(body: bytes, most: int) -> list[bytes]:
-    """The parts of `join_parts`. Raises `Invalid`, and `TooLarge` if there are more than `most`."""
+def split_parts(body: bytes, maximum: int) -> list[bytes]:
+    """The parts of `join_parts`. Raises `Invalid`, and `TooLarge` if there are more than `maximum`."""
     parts: list[bytes] = []
     at = 0
     while at < len(body):
-        if len(parts) == most:
-            raise TooLarge(f"the body has more than {most} parts, the most that this endpoint accepts")
+        if len(parts) == maximum:
+            raise TooLarge(f"the body has more than {maximum} parts, the most that this endpoint accepts")
         start = at + 4
         at = start + int.from_bytes(body[at:start], "big")
         if at > len(body) or start > len(body):

@@ -97,7 +97,9 @@ class Publishers(ABC):
 
     @abstractmethod
     def remove_issuer(self, name: str) -> None:
-        """Raises `NotFound`, `PermissionDenied`, and `Conflict` while publishers use it."""
+        """Removes an issuer. Raises `NotFound`, `PermissionDenied`, and `Conflict` while publishers use
+        it.
+        """
 
     @abstractmethod
     def add(self, name: AdapterName, request: PublisherRequest) -> PublisherInfo:

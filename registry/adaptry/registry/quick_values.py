@@ -57,7 +57,7 @@ class VersionToPull:
 
     @property
     def label(self) -> str:
-        """Its usual name: `acme/tone@3`."""
+        """The version's usual name: `acme/tone@3`."""
         return f"{self.name}@{self.number}"
 
     @property

@@ -86,7 +86,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Record(FrozenValue):
-    """A frozen answer."""
+    """A frozen value that the registry returns."""
 
     def __repr__(self) -> str:
         """The fields that are not empty, on one line, each cut short."""
@@ -156,7 +156,7 @@ class VersionInfo(Record):
 
     @property
     def label(self) -> str:
-        """Its usual name: `acme/tone@3`."""
+        """The version's usual name: `acme/tone@3`."""
         return f"{self.name}@{self.number}"
 
     @property

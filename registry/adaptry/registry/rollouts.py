@@ -33,7 +33,7 @@ class RolloutPlan(Value):
     interval: int | None = Field(default=None, ge=1, le=30 * 86_400)
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _check_increasing(self) -> Self:
         rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
         if not rising or not self.steps[0] >= 1 or self.steps[-1] > 100:
             raise ValueError(
@@ -105,8 +105,8 @@ class Rollouts(ABC):
 
     @abstractmethod
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        """Raises `Conflict` if a rollout is running, or if the alias already points, or must not point, at
-        the version; `NotFound`, `PermissionDenied`.
+        """Starts a rollout of an alias to a version. Raises `Conflict` if a rollout is running, or if the
+        alias already points, or must not point, at the version; `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod

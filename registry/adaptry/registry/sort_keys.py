@@ -39,7 +39,7 @@ class SearchOrder:
 
 
 def parse_adapter_sort(key: str) -> AdapterSortKey:
-    """Raises `Invalid` for an unknown key."""
+    """Parses a sort key of adapters. Raises `Invalid` for an unknown key."""
     if key not in ADAPTER_SORT_KEYS:
         raise _unknown(key, ADAPTER_SORT_KEYS)
     return key
@@ -55,7 +55,7 @@ def parse_version_sort(key: str) -> tuple[VersionColumn, None] | tuple[None, str
 
 
 def parse_search_sort(key: str) -> SearchOrder:
-    """Raises `Invalid` for an unknown key."""
+    """Parses a sort key of a search. Raises `Invalid` for an unknown key."""
     if key.startswith(_METRIC) and key != _METRIC:
         return SearchOrder(metric=key.removeprefix(_METRIC))
     if key.startswith(_EVAL):

@@ -53,7 +53,7 @@ class ExternalUserRequest(AccessRequest):
 
 
 class SingleSignOn(ABC):
-    """For administrators. Others get `PermissionDenied`."""
+    """Manages mapped groups and external users, for administrators. Others get `PermissionDenied`."""
 
     @abstractmethod
     def map_group(self, request: ProviderGroupRequest) -> ProviderGroupInfo:
@@ -63,7 +63,7 @@ class SingleSignOn(ABC):
 
     @abstractmethod
     def list_groups(self) -> tuple[ProviderGroupInfo, ...]:
-        """Ordered by claim."""
+        """The mapped groups, ordered by claim."""
 
     @abstractmethod
     def unmap_group(self, claim: str) -> None:

@@ -48,12 +48,12 @@ class Versions(ABC):
     def put_with_files(
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
     ) -> PushResult:
-        """The same as `put`, with the bytes of all its files in the manifest's order, in one step.
+        """Like `put`, with the bytes of all files in the manifest's order, in one step.
 
         For adapters of at most `MAX_SENT` bytes. Files that the adapter has already are sent again. Nothing
-        is stored unless the revision is admitted. May be repeated after a lost answer. Raises as `put`, and
-        `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server that is too
-        old for it.
+        is stored unless the revision is admitted. May be repeated after a lost answer. Raises the errors of
+        `put`, and `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server
+        that is too old for it.
         """
 
     @abstractmethod
@@ -67,7 +67,9 @@ class Versions(ABC):
         """Like `get`, with manifest, spec and report."""
 
     def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
-        """The same for several refs, in their order. A registry on this machine reads them together."""
+        """The details of several versions, in the order of their refs. A registry on this machine reads them
+        together.
+        """
         return tuple(self.detail(ref) for ref in refs)
 
     def detail_json(self, ref: Ref) -> bytes:

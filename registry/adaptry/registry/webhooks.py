@@ -15,7 +15,7 @@ from pydantic import Field
 from adaptry.registry.access import AccessRequest
 from adaptry.registry.records import Page, Value
 
-MOST_WEBHOOKS = 20
+MAX_WEBHOOKS = 20
 """Maximum number of webhooks of a namespace."""
 TEST_KIND = "webhook.tested"
 """The kind of a test message; no event of the registry has it."""
@@ -95,7 +95,9 @@ class WebhookDelivery(Value):
 
 
 class Webhooks(ABC):
-    """For holders of `webhook.manage` in the namespace; for other callers, a webhook does not exist."""
+    """Manages webhooks, for holders of `webhook.manage` in the namespace; for other callers, a webhook does
+    not exist.
+    """
 
     @abstractmethod
     def add(self, request: WebhookRequest) -> CreatedSecret:
@@ -111,11 +113,11 @@ class Webhooks(ABC):
 
     @abstractmethod
     def get(self, id: int) -> WebhookInfo:
-        """Raises `NotFound`."""
+        """Gets a webhook. Raises `NotFound`."""
 
     @abstractmethod
     def set_enabled(self, id: int, is_enabled: bool) -> WebhookInfo:
-        """Raises `NotFound`."""
+        """Enables or disables a webhook. Raises `NotFound`."""
 
     @abstractmethod
     def remove(self, id: int) -> None:

@@ -32,9 +32,9 @@ ENDED: frozenset[Condition] = frozenset({"failed", "unloaded"})
 
 WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
 Short = Annotated[str, Field(max_length=256)]
-MOST_RESIDENTS = 4096
+MAX_RESIDENTS = 4096
 """The maximum number of residents, and of names, in a report."""
-MOST_PROBLEMS = 256
+MAX_PROBLEMS = 256
 """The maximum number of problems in a report, most serious first; a worker with more reports as the last one
 how many names were left out."""
 Sentence = Annotated[str, Field(max_length=2048)]
@@ -128,11 +128,11 @@ class WorkerReport(Value):
     last_event: int | None = Field(
         default=None, ge=0, lt=2**63, validation_alias=AliasChoices("last_event", "seen")
     )
-    names: tuple[Short, ...] = Field(default=(), max_length=MOST_RESIDENTS)
-    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MOST_RESIDENTS)
+    names: tuple[Short, ...] = Field(default=(), max_length=MAX_RESIDENTS)
+    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MAX_RESIDENTS)
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
     problems: tuple[WorkerProblem, ...] = Field(
-        default=(), max_length=MOST_PROBLEMS, validation_alias=AliasChoices("problems", "troubles")
+        default=(), max_length=MAX_PROBLEMS, validation_alias=AliasChoices("problems", "troubles")
     )
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
     max_age: int | None = Field(default=None, ge=0, le=10 * 366 * 86_400)
@@ -215,9 +215,9 @@ class ResidentInfo(Value):
 
 
 class ResidentSummary(Value):
-    """How many workers have or had a version: all of them, those that `may_serve` it, and those that are
-    `closed`, because they proved that they dropped it or were declared gone. A worker counts once for each
-    name under which it has the version.
+    """The numbers of workers that have or had a version: all of them, those that `may_serve` it, and those
+    that are `closed`, because they proved that they dropped it or were declared gone. A worker counts once
+    for each name under which it has the version.
 
     `first` are some of them, by name: those that may serve it before others, those that are closed last.
     """
@@ -286,15 +286,15 @@ class Workers(ABC):
     @abstractmethod
     def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
         """Declares that a worker's engine is gone (found as by `get`); its versions stay on record. Its next
-        report ends the declaration. For its owner and administrators. Raises as `get`, `PermissionDenied`,
-        and `Conflict` while its last report is valid.
+        report ends the declaration. For its owner and administrators. Raises the errors of `get`,
+        `PermissionDenied`, and `Conflict` while its last report is valid.
         """
 
     @abstractmethod
     def forget(self, name: str, owner: str | None = None) -> None:
-        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises as
-        `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not declared gone,
-        or had a withdrawn version and did not drop it: that recall needs the record.
+        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises the
+        errors of `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not
+        declared gone, or had a withdrawn version and did not drop it: that recall needs the record.
         """
 
     @abstractmethod
@@ -303,6 +303,7 @@ class Workers(ABC):
 
     @abstractmethod
     def resident_summary(self, ref: Ref, limit: int = 20, served_as: str | None = None) -> ResidentSummary:
-        """How many workers have or had the version (under one name, if it is given), and at most `limit` of
-        them; for a version that thousands of workers have. Raises `NotFound`, `Invalid` for a bad limit.
+        """The number of workers that have or had the version (under one name, if it is given), and at most
+        `limit` of them; for a version that thousands of workers have. Raises `NotFound`, `Invalid` for a bad
+        limit.
         """

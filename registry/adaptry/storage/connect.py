@@ -75,7 +75,7 @@ def connect(
 
 
 def resolve_folder(where: str) -> Path:
-    """The folder of a place that is not a server's address.
+    """The folder that a location names, unless it is a server's address.
 
     Raises `Invalid` for a probable typing error (`htps://host`, `host:8750`), which would silently become a
     new, empty registry.

@@ -33,8 +33,8 @@ from adaptry.storage.local.admission import ResolvedBase
 from adaptry.storage.local.push_steps import InspectFiles
 from adaptry.storage.local.revision_derivation import RevisionDerivation
 
-_SLOTS = ProcessSlots(running=1, waiting=8, patience=300.0)  # it may need 200 MB
-_LONGEST = 600.0
+_SLOTS = ProcessSlots(running=1, waiting=8, timeout=300.0)  # it may need 200 MB
+_READ_TIMEOUT = 600.0
 """Seconds after which a process is considered hung and is ended, since others wait for it."""
 
 
@@ -56,8 +56,8 @@ class DerivationProcess:
         options: PushOptions,
         sent: MemoryContent | None,
     ) -> tuple[Admission, ResolvedBase]:
-        """The same as `RevisionDerivation.derive`, or `derive_sent`, with their errors, and `Unavailable` if
-        the process fails.
+        """Does what `RevisionDerivation.derive`, or `derive_sent`, does, in the other process. Raises their
+        errors, and `Unavailable` if the process fails.
         """
         order = pickle.dumps(_Order(self, identity, name, declared, options, sent))
         with _SLOTS.acquire("adapters of many tensors"):
@@ -67,7 +67,7 @@ class DerivationProcess:
                     input=order,
                     stdout=subprocess.PIPE,
                     check=False,
-                    timeout=_LONGEST,
+                    timeout=_READ_TIMEOUT,
                 )
             except OSError as error:
                 raise _failure(str(error)) from error
@@ -83,7 +83,7 @@ class DerivationProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a process is to derive, and on whose behalf."""
+    """The request to a process: what to derive, and for which caller."""
 
     place: DerivationProcess
     identity: Identity
@@ -93,7 +93,7 @@ class _Order:
     sent: MemoryContent | None
 
     def result(self) -> tuple[Admission, ResolvedBase] | AdaptryError:
-        """What the process answers."""
+        """The answer of the process."""
         place = self.place
         registry = open_local(
             place.folder,

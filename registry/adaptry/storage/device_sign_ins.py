@@ -24,13 +24,13 @@ LIFETIME = timedelta(minutes=15)
 INTERVAL = 5
 """Seconds between two questions of a program; one second less is tolerated."""
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words; RFC 8628 §6.1
-_MOST = 10_000
+_MAX_PENDING = 10_000
 """Programs that wait at once."""
 Waiting = Literal["authorization_pending", "slow_down", "access_denied", "expired_token"]
 
 
 class DeviceCodes(NamedTuple):
-    """The code that a program waits with, and the one that its user types."""
+    """The code that the waiting program holds, and the code that its user types."""
 
     device_code: str
     user_code: str
@@ -42,7 +42,7 @@ def begin(catalog: Catalog, client_id: str, now: datetime | None = None) -> Devi
     letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
     codes = DeviceCodes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
     with catalog.write() as tx:
-        if waiting.count_waiting(tx, now) >= _MOST:
+        if waiting.count_waiting(tx, now) >= _MAX_PENDING:
             raise Busy(
                 "too many programs are waiting for their users to sign in; try again in a minute", 60.0
             )

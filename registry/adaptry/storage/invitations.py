@@ -25,7 +25,9 @@ _TOKEN_DAYS = 90
 def invite(
     tx: Transaction, user: PrincipalRecord, expires_at: datetime, now: datetime, by: str
 ) -> InvitationInfo:
-    """A new code; those that the user was given before end. Raises `Invalid`, `Conflict` (disabled)."""
+    """Creates a code for a user, whose earlier codes end. Raises `Invalid`, and `Conflict` if the user is
+    disabled.
+    """
     if user.info.kind != "user":
         raise Invalid(
             f"{user.info.name} is a {user.info.kind} and never logs in; make it a token instead"

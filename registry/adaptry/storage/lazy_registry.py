@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from adaptry.registry.records import AdapterInfo, Page, VersionInfo
     from adaptry.storage.blobs.store import BlobStore
 
-_WAIT = 30.0  # seconds for another process that holds the database's lock
+_LOCK_TIMEOUT = 30.0  # seconds for another process that holds the database's lock
 
 
 class LazyRegistry(Registry):
-    """For the user of the folder, who reads everything. `open_whole` opens the same registry."""
+    """The registry as the folder's user sees it, who may read everything. `open_whole` opens the same
+    registry.
+    """
 
     def __init__(
         self, catalog: Path, readers: PreparedReaders, lock: FileLock, open_whole: Callable[[], Registry]
@@ -59,7 +61,7 @@ class LazyRegistry(Registry):
 
         return open_blobs(self.catalog.parent)
 
-    def list_quickly(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
+    def try_list(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
         from adaptry.storage.catalog import adapter_rows  # not needed by a pull
 
         cursors.check_limit(limit)
@@ -69,17 +71,17 @@ class LazyRegistry(Registry):
         except sqlite3.Error:
             return None
 
-    def find_quickly(self, ref: Ref) -> VersionToPull | None:
+    def try_find(self, ref: Ref) -> VersionToPull | None:
         from adaptry.storage.catalog import quick_versions  # not needed by a listing
 
         try:
             with self.readers.read() as reads:
-                return quick_versions.find_quickly(reads, ref)
+                return quick_versions.try_find(reads, ref)
         except sqlite3.Error:
             return None
 
     def __getattr__(self, name: str) -> object:
-        """Any other role."""
+        """Any other role of the registry, which is then opened as a whole."""
         if name not in Registry.__annotations__:
             raise AttributeError(f"a registry has no role {name!r}")
         return _Role(self, name)
@@ -178,7 +180,7 @@ class _ReadFiles(_Role):
     """`Files`, whose reading of a version's file needs only SQLite and the blobs."""
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        version = self._registry.find_quickly(Ref.of_revision(name, revision))
+        version = self._registry.try_find(Ref.of_revision(name, revision))
         for file in version.files if version else ():
             if file.path == path and 0 <= start <= file.size:
                 try:
@@ -200,7 +202,7 @@ def open_lazily(catalog: Path, open_whole: Callable[[], Registry]) -> Registry:
         return open_whole()
     if lock is None:  # the file is being replaced
         return open_whole()
-    readers = PreparedReaders(str(catalog), _WAIT, lambda error: None)
+    readers = PreparedReaders(str(catalog), _LOCK_TIMEOUT, lambda error: None)
     if _is_current(readers):
         return LazyRegistry(catalog, readers, lock, open_whole)
     readers.close()
@@ -218,7 +220,7 @@ def _is_current(readers: PreparedReaders) -> bool:
 
 def _writer(catalog: Path) -> sqlite3.Connection:
     """A connection whose last commits may be lost in a power failure; older ones are not."""
-    connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_WAIT)
+    connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_LOCK_TIMEOUT)
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA synchronous=NORMAL")

@@ -14,9 +14,9 @@ from adaptry.storage.blobs.store import BlobStore
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.factory import CatalogLocation
 
-_PATIENCE = 2.0
+_TIMEOUT = 2.0
 """Seconds to wait for the rows of another process's first push, which writes small files before its rows."""
-_PAUSE = 0.1
+_RETRY_DELAY = 0.1
 
 
 def open_owned(place: CatalogLocation, store: BlobStore) -> Catalog:
@@ -43,7 +43,7 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
     until: float | None = None
     while _is_untouched(catalog) and next(store.digests(), None) is not None:
         now = time.monotonic()
-        until = until or now + _PATIENCE
+        until = until or now + _TIMEOUT
         # A listing may take long, so the rows are read again after it.
         if catalog is None or (now >= until and _is_untouched(catalog)):
             raise Conflict(
@@ -51,7 +51,7 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
                 " and would be deleted as garbage; pass an empty prefix, or that registry's catalog"
                 " (--catalog, ADAPTRY_CATALOG)"
             )
-        time.sleep(_PAUSE)
+        time.sleep(_RETRY_DELAY)
 
 
 def _is_untouched(catalog: Catalog | None) -> bool:

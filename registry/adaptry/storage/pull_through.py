@@ -69,7 +69,7 @@ class _Upstream:
         return self.after_fetching([ref], read)
 
     def after_fetching(self, refs: Sequence[Ref], read: Callable[[], Answer]) -> Answer:
-        """The same for several refs."""
+        """Like `after_fetch`, for several refs."""
         readable = [ref for ref in dict.fromkeys(refs) if self.identity.may_read(ref.name, "private")]
         problems = [problem for ref in readable if (problem := self.registry.fetch(ref))]
         try:

@@ -52,10 +52,10 @@ def open_for_reading(
         )
 
     failure: Unavailable | None = None
-    for place in _places():
+    for place in _temporary_folders():
         copy: Path | None = None
         try:
-            _tidy(place)
+            _remove_stale_copies(place)
             copy = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
             _copy(catalog, copy / catalog.name)
             opened = _ReadCatalog(copy / catalog.name, original)
@@ -74,7 +74,7 @@ def open_for_reading(
     raise failure or StorageFull("no space left for a temporary file; free some space, or set TMPDIR")
 
 
-def _places() -> Iterator[Path]:
+def _temporary_folders() -> Iterator[Path]:
     """The folders for a copy. Python finds no temporary folder if all are full."""
     with contextlib.suppress(FileNotFoundError):
         yield Path(tempfile.gettempdir())
@@ -83,8 +83,8 @@ def _places() -> Iterator[Path]:
 
 
 class _ReadCatalog(Catalog):
-    """A copy of a catalog, deleted with its last reader. The first write uses the catalog that `original`
-    opens.
+    """A copy of a catalog that is deleted when its last reader closes it. The first write uses the catalog
+    that `original` opens.
     """
 
     def __init__(self, copy: Path, original: Callable[[], Catalog]) -> None:
@@ -93,7 +93,7 @@ class _ReadCatalog(Catalog):
         self._opened: Catalog | None = None
         held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
         try_lock(held)
-        self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
+        self._remove_stale_copies = weakref.finalize(self, _remove_copy, copy.parent, held)
 
     def require_writable(self) -> None:
         if self._opened is None:
@@ -112,23 +112,23 @@ class _ReadCatalog(Catalog):
 
     def close(self) -> None:
         super().close()
-        self._tidy()
+        self._remove_stale_copies()
 
 
 @dataclass(frozen=True)
 class _ReadOnlyVersions(LocalVersions):
-    """Counts nothing, so that a pull works."""
+    """The versions of a read-only registry. Downloads are not counted, so that a pull works."""
 
     def count_download(self, ref: Ref) -> None:
         pass
 
 
-def _let_go(copy: Path, held: int) -> None:
+def _remove_copy(copy: Path, held: int) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     os.close(held)
 
 
-def _tidy(place: Path) -> None:
+def _remove_stale_copies(place: Path) -> None:
     """Removes the copies of processes that were killed: those older than a minute without a lock."""
     for left in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's, or deleted

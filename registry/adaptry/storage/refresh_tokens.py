@@ -31,7 +31,7 @@ RETRY = timedelta(minutes=10)
 """How long an exchange may be repeated: clients of the Hub repeat one after five minutes."""
 OVERLAP = timedelta(hours=1)
 """How long a replaced access token works at most, for programs that read it before."""
-_MOST, _WINDOW = 20, timedelta(hours=1)
+_MAX_ISSUED, _WINDOW = 20, timedelta(hours=1)
 _KIND = "rft"
 _REFUSED = "that refresh token is unknown, expired or revoked; sign in again"
 
@@ -100,7 +100,7 @@ def _require_valid(tx: Transaction, found: kept.RefreshToken, owner: TokenRecord
         raise Unavailable(
             "the identity provider has not confirmed this user for an hour; try again, or sign in again"
         )
-    if kept.count_issued(tx, found.family, now - _WINDOW) >= _MOST:
+    if kept.count_issued(tx, found.family, now - _WINDOW) >= _MAX_ISSUED:
         raise Busy(
             "this program refreshes its token too often; try again in an hour", _WINDOW.total_seconds()
         )

@@ -29,7 +29,7 @@ LIFETIME = timedelta(hours=12)
 CONFIRM_AFTER = timedelta(minutes=20)
 """Age at which a confirmation is renewed: three attempts before sessions stop working."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
-_KEPT = timedelta(days=1)
+_RETENTION = timedelta(days=1)
 _UNKNOWN_THERE = "the identity provider no longer confirms the user"
 _IN_NO_GROUP = "the user is in no mapped group of the identity provider"
 
@@ -66,12 +66,12 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
 
 
 def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
-    """Raises `PermissionDenied`."""
+    """Begins a session of a confirmed user. Raises `PermissionDenied`."""
     external, principal = _admit(tx, user, now)
     sign_ins.confirm(tx, external, user.refresh_token, now)
     set_actor(tx, Identity(principal.info.name, principal=principal.key))
     _join_groups(tx, principal, user.groups, now)
-    kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
+    kept.delete_expired(tx, principal.key, KIND, now - _RETENTION)
     label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
     issued = tokens.issue(
         tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key
@@ -109,8 +109,8 @@ def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> Ext
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> bool:
-    """The provider confirmed the user: extends the sessions, and updates the groups. Sign-ins of a user who
-    has left all mapped groups end; returns whether they go on.
+    """Extends the sessions of a user whom the provider has confirmed, and updates their groups. Sign-ins of a
+    user who has left all mapped groups end; returns whether they continue.
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:
@@ -132,8 +132,8 @@ def store_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token:
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
-    """The provider refused to confirm the user: ends all sessions, revokes the tokens created in them, and
-    removes the user from the groups that its claims gave.
+    """Ends all sessions of a user whom the provider refused to confirm, revokes the tokens created in them,
+    and removes the user from the groups that the provider's claims gave.
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:

@@ -27,11 +27,11 @@ KIND = "ci"
 LIFETIME = timedelta(minutes=15)
 LEEWAY = timedelta(minutes=1)
 """How far clocks may differ: an ID token is used up until this long after its end."""
-_KEPT = timedelta(days=1)
+_RETENTION = timedelta(days=1)
 
 
 def find_issuer(catalog: Catalog, url: str) -> IssuerInfo | None:
-    """The trusted issuer whose tokens have this claim `iss`."""
+    """The trusted issuer whose URL is the `iss` claim of its tokens; None if there is no such issuer."""
     with catalog.read() as tx:
         found = publishers.find_issuer(tx, url=url)
         return found.info if found else None
@@ -73,7 +73,7 @@ def exchange(
         set_actor(tx, Identity(account.info.name, principal=account.key))
         target = AuditTarget(str(name), name.namespace)
         record(tx, "publisher.exchange", target, now, after={"publisher": found.info.id, **facts})
-        kept.delete_expired(tx, account.key, KIND, now - _KEPT)
+        kept.delete_expired(tx, account.key, KIND, now - _RETENTION)
         limit = Limit(("push",), (Resource(name.namespace, name.name),))
         label = f"job-{hashlib.sha256(f'{issuer.url}{jti}'.encode()).hexdigest()[:16]}"
         until = now + LIFETIME

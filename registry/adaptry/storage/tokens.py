@@ -125,7 +125,7 @@ def issue(
 
 
 def new_secret(kind: str) -> str:
-    """A text in the form of a token, of that kind. Raises `Invalid`."""
+    """A new random secret in the form of a token of that kind. Raises `Invalid`."""
     if not _KIND.fullmatch(kind):
         raise Invalid(f"not a kind of token: {kind[:20]!r} (2 to 8 lower-case letters, such as pat or ci)")
     body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
@@ -133,7 +133,7 @@ def new_secret(kind: str) -> str:
 
 
 def to_hub_token(secret: str) -> str:
-    """The same token for clients of the Hub that check its prefix."""
+    """The same token in the form that clients of the Hub accept, which check its prefix."""
     return _HUB + _canonical(secret)
 
 
@@ -178,7 +178,7 @@ def _store_with_role(
 
 
 def _role_limit(role: str, resources: Sequence[str]) -> Limit:
-    """Raises `Invalid`."""
+    """A token's limit to a role on some resources. Raises `Invalid`."""
     if role not in ROLES:
         raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
     if not resources:
@@ -187,7 +187,7 @@ def _role_limit(role: str, resources: Sequence[str]) -> Limit:
 
 
 def require_able(principal: PrincipalRecord) -> None:
-    """Raises `Conflict` for a disabled principal: a new token would not work."""
+    """Raises `Conflict` if the principal is disabled, since a new token would not work."""
     if principal.info.disabled_at is not None:
         raise Conflict(
             f"{principal.info.name} is disabled; enable it first: adaptry user enable {principal.info.name}"
@@ -219,7 +219,7 @@ def _store(
 
 
 def check_name(name: str) -> None:
-    """Raises `Invalid`."""
+    """Checks the name of a token. Raises `Invalid`."""
     if not 1 <= len(name) <= 96 or not name.isprintable():
         raise Invalid("a token needs a name of 1 to 96 printable characters")
 
@@ -236,7 +236,7 @@ def identify(catalog: Catalog, secret: str) -> Identity:
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """The same as `identify`, for an earlier token stored as its `hash_token`. Raises `Unauthenticated`."""
+    """Like `identify`, for an earlier token stored as its `hash_token`. Raises `Unauthenticated`."""
     with catalog.read_prepared() as tx:
         return _valid(tx, kept.find(tx, secret_sha256))
 
@@ -292,7 +292,7 @@ def record_use(catalog: Catalog, used: Mapping[int, datetime]) -> None:
 
 
 def hash_token(secret: str) -> str:
-    """The stored hash of a token, the same for both spellings."""
+    """The hash under which a token is stored; both spellings of a token have the same hash."""
     # 190 random bits need no slow hash: they cannot be guessed.
     return hashlib.sha256(_canonical(secret).encode("utf-8", "surrogatepass")).hexdigest()
 

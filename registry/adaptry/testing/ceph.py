@@ -61,7 +61,7 @@ pid_file =
 
 
 class Ceph(BucketServer):
-    """One that runs."""
+    """A running Ceph cluster with an S3 gateway."""
 
 
 def is_installed() -> bool:
@@ -159,7 +159,7 @@ class _Cluster:
         return done.stdout
 
     def start(self, ends: ExitStack, *command: str | Path) -> subprocess.Popen[bytes]:
-        """A program that runs until the stack unwinds; its output goes to a file of its name."""
+        """Starts a program that runs until the stack unwinds; its output goes to a file with its name."""
         with (self.folder / str(command[0])).open("wb") as log:
             words = [str(word) for word in command]
             process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder)

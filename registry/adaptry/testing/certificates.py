@@ -22,7 +22,7 @@ class Certificate:
     key: Path
 
     def server(self) -> ssl.SSLContext:
-        """Presents it to every client."""
+        """A TLS context that presents the certificate to every client."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path, self.key)
         return context

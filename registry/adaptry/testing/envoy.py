@@ -23,8 +23,8 @@ def find_envoy() -> str | None:
 def running_envoy(
     program: str, folder: Path, config: Path, registry: int, engine: int, token: str
 ) -> Iterator[str]:
-    """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
-    gateway's. Raises `RuntimeError` with its last lines if it does not start.
+    """The address of a running Envoy in front of an engine; `registry` and `engine` are ports of this
+    machine, `token` is the gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
     (port,) = free_ports(1)
     text = config.read_text().replace("GATEWAY_TOKEN", token)

@@ -99,7 +99,7 @@ class FaultProxy:
             if self._take_fault("refuse"):
                 reset(writer)
             else:
-                await self._talk(reader, writer)
+                await self._handle_connection(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             reset(writer)
         finally:
@@ -107,20 +107,20 @@ class FaultProxy:
             self._open.discard(writer)
             writer.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both sides have ended it."""
         from_server, to_server = await asyncio.open_connection(*self.upstream)
         self._open.add(to_server)
         try:
             await asyncio.gather(
-                self._pass(reader, to_server, writer, "up"),
-                self._pass(from_server, writer, to_server, "down"),
+                self._forward(reader, to_server, writer, "up"),
+                self._forward(from_server, writer, to_server, "down"),
             )
         finally:
             self._open.discard(to_server)
             to_server.close()
 
-    async def _pass(
+    async def _forward(
         self,
         reader: asyncio.StreamReader,
         to: asyncio.StreamWriter,

@@ -18,7 +18,7 @@ from adaptry.registry.records import PushOptions, PushResult
 def push_file_by_file(
     registry: Registry, adapter: Adapter, name: AdapterName, retry: RetryPolicy = DEFAULT_RETRY
 ) -> PushResult:
-    """Raises as `push`."""
+    """Pushes the files one by one. Raises the errors of `push`."""
     files = hash_files(adapter.content, no_progress)
     manifest = Manifest.of(files, base=declared_base(adapter).claim)
     upload_missing(registry, name, adapter.content, manifest, no_progress, retry)
@@ -28,7 +28,7 @@ def push_file_by_file(
 def push_in_one_pass(
     registry: Registry, adapter: Adapter, name: AdapterName, retry: RetryPolicy = DEFAULT_RETRY
 ) -> PushResult:
-    """Raises as `push`."""
+    """Pushes the files in one pass over their bytes. Raises the errors of `push`."""
     stored = registry.uploads.ingest(name, adapter.content)
     if stored is None:
         return push_file_by_file(registry, adapter, name, retry)

@@ -25,7 +25,7 @@ NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 
 @dataclass(frozen=True)
 class RemoteUploads(LocalUploads):
-    """Files reach it one by one, as over a connection."""
+    """Uploads that receive files one by one, as over a connection."""
 
     def ingest(self, owner: AdapterName, content: Content, progress: Progress = no_progress) -> None:
         return None

@@ -63,7 +63,7 @@ class HttpFaultProxy(FaultProxy):
         super().disarm()
         self._kind = None
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await _request(reader, writer):
             self.requests += 1
             exchange = HttpExchange(request, self.upstream, reader, writer)

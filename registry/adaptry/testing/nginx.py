@@ -24,8 +24,8 @@ def find_nginx() -> str | None:
 def running_nginx(
     program: str, folder: Path, config: Path, registry: int, engine: int, token: str
 ) -> Iterator[str]:
-    """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
-    gateway's. Raises `RuntimeError` with its last lines if it does not start.
+    """The address of a running nginx in front of an engine; `registry` and `engine` are ports of this
+    machine, `token` is the gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
     (port,) = free_ports(1)
     text = config.read_text().replace("GATEWAY_TOKEN", token)

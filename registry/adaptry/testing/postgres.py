@@ -21,7 +21,7 @@ from urllib.parse import quote
 from adaptry.core.errors import MissingDependency, Unavailable
 from adaptry.storage.catalog.database import Catalog
 
-_PATIENCE = 300  # seconds: after a crash the server flushes every file of its databases before it answers
+_TIMEOUT = 300  # seconds: after a crash the server flushes every file of its databases before it answers
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"
 _EVERY_LANGUAGE_BUT_C = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
 _PORT = 5432  # part of the socket's name
@@ -94,7 +94,7 @@ class PostgresServer:
 
     @contextmanager
     def temporary_database(self) -> Iterator[str]:
-        """The same until the block ends: each takes 12 MB, and a suite uses hundreds."""
+        """A database that exists until the block ends: each takes 12 MB, and a suite uses hundreds."""
         name = self.create_migrated()
         yield self.url(name)
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -142,8 +142,8 @@ def postgres_server(
         options += "".join(f" -c {setting}" for setting in settings)
 
         def control(*words: str) -> None:
-            patience = ["-w", "-t", str(_PATIENCE)]
-            _run([found / "pg_ctl", "-D", data, *patience, "-l", home / "log", "-o", options, *words], user)
+            timeout = ["-w", "-t", str(_TIMEOUT)]
+            _run([found / "pg_ctl", "-D", data, *timeout, "-l", home / "log", "-o", options, *words], user)
 
         control("start")
         try:
@@ -171,7 +171,7 @@ def _run(command: list[str | Path], user: str | None) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=_PATIENCE + 10,
+        timeout=_TIMEOUT + 10,
         check=False,
     )
     if done.returncode:

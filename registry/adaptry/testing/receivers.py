@@ -12,7 +12,7 @@ from typing import Any
 
 from adaptry.core.lazy_dataclass import dataclass
 
-_PATIENCE = 60.0  # seconds, for a busy machine
+_TIMEOUT = 60.0  # seconds, for a busy machine
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Receiver:
     def wait_for(self, count: int) -> list[Message]:
         """Waits for this many messages and returns them."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.messages) >= count, _PATIENCE), self.messages
+            assert self.arrived.wait_for(lambda: len(self.messages) >= count, _TIMEOUT), self.messages
             return self.messages[:count]
 
 
@@ -66,7 +66,7 @@ def receiving(status: int = 200, *, is_open: bool = True) -> Iterator[Receiver]:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.messages.append(Message(headers, body))
                 receiver.arrived.notify_all()
-            receiver.gate.wait(_PATIENCE)
+            receiver.gate.wait(_TIMEOUT)
             self.send_response(receiver.status)
             if receiver.location:
                 self.send_header("Location", receiver.location)

@@ -23,7 +23,7 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.testing.warm_python import WarmPython
 
-PATIENCE = 180.0  # seconds, for a busy machine
+TIMEOUT = 180.0  # seconds, for a busy machine
 WHOLE_MERGE = JobOrder(
     kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"}
 )
@@ -92,10 +92,10 @@ class RunnerProcess:
             start_new_session=True,  # its steps die, stop and continue with it
         )
 
-    def wait(self, patience: float = PATIENCE) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         """Waits for the process to end. After a timeout, the exception has its stderr."""
         try:
-            _, complaint = self.process.communicate(timeout=patience)
+            _, complaint = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -105,7 +105,7 @@ class RunnerProcess:
 
     def kill(self) -> None:
         """Kills the runner and its steps at once, as a power failure does."""
-        self._tell(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self.process.communicate()
 
     def stop(self) -> int:
@@ -123,12 +123,12 @@ class RunnerProcess:
             if not _is_locked(self._data / "jobs.sqlite"):
                 break
             _send(awake, signal.SIGCONT)
-        self._tell(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._tell(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
@@ -151,18 +151,18 @@ def start_runner(
         started.kill()
 
 
-def wait_until(is_so: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
     """Polls until `is_so`. Raises `AssertionError` after a long time."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while not is_so():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {patience:.0f} s: {what}")
+            raise AssertionError(f"not within {timeout:.0f} s: {what}")
         time.sleep(0.1)
 
 
-def wait_for_job(registry: LocalRegistry, id: str, patience: float = PATIENCE) -> JobInfo:
+def wait_for_job(registry: LocalRegistry, id: str, timeout: float = TIMEOUT) -> JobInfo:
     """The job, once it has ended."""
-    wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}", patience)
+    wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}", timeout)
     return registry.jobs.get(id)
 
 

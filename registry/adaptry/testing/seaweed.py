@@ -24,7 +24,7 @@ _ENCRYPTION = {"WEED_S3_SSE_KEY": "a key of tests"}
 
 
 class Seaweed(BucketServer):
-    """One that runs."""
+    """A running SeaweedFS server with its S3 gateway."""
 
 
 def find_program() -> Path | None:

@@ -27,7 +27,7 @@ IMPORTED = (
     "adaptry_cli.work",
 )
 """The modules that most test processes import; none loads torch, which would make each fork slower."""
-_LONGEST = 1 << 17
+_MAX_REQUEST = 1 << 17
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     assert threading.active_count() == 1, "a library that was imported has started a thread"
     gc.freeze()  # otherwise each fork's garbage collection copies the pages of all imported modules
     while True:
-        message, streams, _, _ = socket.recv_fds(control, _LONGEST, 3)
+        message, streams, _, _ = socket.recv_fds(control, _MAX_REQUEST, 3)
         if not message:
             return
         if _fork_orphan(control):

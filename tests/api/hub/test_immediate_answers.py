@@ -47,7 +47,11 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Server]) -> Serv
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How requests were answered from memory: after parsing them, or because of equal bytes."""
     ways, answered = dict[str, str](), list[str]()
-    after_parsing, again, send = ImmediateAnswers.__call__, ImmediateAnswers.again, ImmediateAnswers.send
+    after_parsing, again, send = (
+        ImmediateAnswers.__call__,
+        ImmediateAnswers.find_repeated,
+        ImmediateAnswers.send,
+    )
 
     def noted(way: str, found: FoundAnswer | None) -> FoundAnswer | None:
         if found is not None:
@@ -62,7 +66,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         ImmediateAnswers, "__call__", lambda *given: noted("after parsing", after_parsing(*given))
     )
-    monkeypatch.setattr(ImmediateAnswers, "again", lambda *given: noted("again", again(*given)))
+    monkeypatch.setattr(ImmediateAnswers, "find_repeated", lambda *given: noted("again", again(*given)))
     monkeypatch.setattr(ImmediateAnswers, "send", sent)
     return answered
 

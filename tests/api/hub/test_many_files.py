@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 from adaptry_api.hub.computed_cache import HubCaches
-from adaptry_api.hub.snapshots import MOST_CACHED_FILES, RepositoryDetails, Snapshot, repository_files
+from adaptry_api.hub.snapshots import MAX_CACHED_FILES, RepositoryDetails, Snapshot, repository_files
 from adaptry_api.testing import Server
 
 from .pushed import TONE, create, put
 
-COUNT = MOST_CACHED_FILES + 10
+COUNT = MAX_CACHED_FILES + 10
 CARDS = {f"checkpoint-{step}/README.md": b"# %d\n" % step for step in range(COUNT)}
 
 

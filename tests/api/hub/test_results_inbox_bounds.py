@@ -13,7 +13,7 @@ import urllib3
 
 from adaptry.core.evidence.posted_file import MAX_PATH, MAX_RESULTS, MAX_SAMPLES
 from adaptry.core.identity import Identity
-from adaptry.registry.inbox import MOST_BYTES_OF_ONE, MOST_FILES, MOST_FILES_OF_ONE
+from adaptry.registry.inbox import MAX_BYTES_OF_ONE, MAX_FILES_OF_ONE, MAX_KEPT_FILES
 from adaptry.testing.contract.inbox import DOCUMENTS, TIME, lm_eval_results
 from adaptry_api.hub.results_inbox import MAX_FILES
 from adaptry_api.testing import Server
@@ -73,19 +73,19 @@ def test_a_commit_has_at_most_sixty_four_files(server: Server, beyond: int) -> N
 
 def test_the_number_of_files_kept_apart_is_limited_by_poster_and_namespace(server: Server) -> None:
     posters = [server.token_of(Identity.with_role(f"ron-{at}", "viewer", ("acme",))) for at in range(6)]
-    full = MOST_FILES // MOST_FILES_OF_ONE
+    full = MAX_KEPT_FILES // MAX_FILES_OF_ONE
     for place, token in enumerate(posters[:full]):
-        mine = range(place * MOST_FILES_OF_ONE, (place + 1) * MOST_FILES_OF_ONE)
+        mine = range(place * MAX_FILES_OF_ONE, (place + 1) * MAX_FILES_OF_ONE)
         for start in mine[::MAX_FILES]:
             assert commit(server, results(range(start, min(start + MAX_FILES, mine.stop))), token)[0] == 200
         if place == 0:
-            status, said = commit(server, results([MOST_FILES]), token)
+            status, said = commit(server, results([MAX_KEPT_FILES]), token)
             assert (status, b"200 files and 16 MiB from ron-0" in said) == (413, True)
-    status, said = commit(server, results([MOST_FILES]), posters[full])
+    status, said = commit(server, results([MAX_KEPT_FILES]), posters[full])
     assert (status, b"1,000 files and 64 MiB; attach" in said) == (413, True)
     (one,) = server.registry().inbox.list("acme", limit=1).items
     server.registry().inbox.discard(one.id)
-    assert commit(server, results([MOST_FILES]), posters[full])[0] == 200
+    assert commit(server, results([MAX_KEPT_FILES]), posters[full])[0] == 200
 
 
 def test_the_compressed_bytes_kept_apart_are_limited_by_poster(server: Server) -> None:
@@ -101,5 +101,5 @@ def test_the_compressed_bytes_kept_apart_are_limited_by_poster(server: Server) -
 
     statuses = [commit(server, large(number))[0] for number in range(6)]
     assert statuses == [200] * 5 + [413]  # 5 times 3 MiB, and not 6 times
-    assert 5 * 3 << 20 < MOST_BYTES_OF_ONE < 6 * 3 << 20
+    assert 5 * 3 << 20 < MAX_BYTES_OF_ONE < 6 * 3 << 20
     assert commit(server, results([1]))[0] == 200

@@ -222,7 +222,7 @@ def test_xorbs_of_other_files_do_not_wait_once_the_first_file_is_stored(
     for number in range(3):
         send(upload, number)
     until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
-    monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 3600.0)
+    monkeypatch.setattr("adaptry_api.hub.xet.incoming_xorb.TURN_SECONDS", 3600.0)
     second, hash = [random.Random(9).randbytes(CHUNK)], "12" * 32
     assert upload.xorb(b"".join(map(chunk, second)), hash).status == 200
     other = file_entry(second[0], [(hash, CHUNK, 0, 1)])

@@ -15,7 +15,7 @@ import pytest
 from adaptry.core.errors import CorruptData, Invalid
 from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.xet import early_join
-from adaptry_api.hub.xet.arriving_xorb import ArrivingXorb
+from adaptry_api.hub.xet.incoming_xorb import IncomingXorb
 from adaptry_api.hub.xet.reassembly import read_spooled
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside
 from adaptry_api.testing import Server, until
@@ -124,7 +124,7 @@ def test_a_xorb_is_complete_wherever_its_bytes_were_taken(tmp_path: Path, seed: 
         path = spool.piece_path(HASHES[0])
         begin = rng.randrange(1 << 20)
         beside = file_beside(path, KEY)
-        xorb = ArrivingXorb(path, len(content))
+        xorb = IncomingXorb(path, len(content))
         length = rng.choice([len(content), len(content) * 2, rng.randrange(len(content)), 0])
         stop_after = rng.choice([0, 1, 2, 1000])
         taker = Thread(target=take, args=(xorb, Run(beside, begin, length), stop_after))
@@ -140,10 +140,10 @@ def test_a_xorb_is_complete_wherever_its_bytes_were_taken(tmp_path: Path, seed: 
 def test_a_xorb_that_no_early_file_takes_is_stored_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("adaptry_api.hub.xet.incoming_xorb.TURN_SECONDS", 0.0)
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
-        xorb = ArrivingXorb(path, 10)
+        xorb = IncomingXorb(path, 10)
         spool.write(HASHES[0], xorb.split([b"one", b"two"]))
         assert not xorb.accept(Run(file_beside(path, KEY), 0, 10))
         assert read(StoredXorb.open(path)) == b"onetwo"
@@ -152,7 +152,7 @@ def test_a_xorb_that_no_early_file_takes_is_stored_by_itself(
 def test_a_failed_request_ends_the_early_storing(tmp_path: Path) -> None:
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
-        xorb = ArrivingXorb(path, 10)
+        xorb = IncomingXorb(path, 10)
         taker = Thread(target=take, args=(xorb, Run(file_beside(path, KEY), 0, 10), 1000))
         taker.start()
 
@@ -171,7 +171,7 @@ def test_a_xorb_whose_bytes_were_lost_is_damaged(tmp_path: Path) -> None:
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
         beside = file_beside(path, KEY)
-        xorb = ArrivingXorb(path, 10)
+        xorb = IncomingXorb(path, 10)
         taker = Thread(target=take, args=(xorb, Run(beside, 0, 10), 1000))
         taker.start()
         spool.write(HASHES[0], xorb.split([b"one", b"two"]))
@@ -185,7 +185,7 @@ def test_a_xorb_whose_bytes_were_lost_is_damaged(tmp_path: Path) -> None:
             StoredXorb.open(path)
 
 
-def take(xorb: ArrivingXorb, run: Run, stop_after: int) -> None:
+def take(xorb: IncomingXorb, run: Run, stop_after: int) -> None:
     """Writes the xorb's bytes to the run, at most that many pieces."""
     assert isinstance(run.source, Path)
     with run.source.open("wb") as file:

@@ -28,6 +28,13 @@ _OPT: Targets = (
     ["q_proj", "v_proj"],
     ["fc1", "fc2"],
 )
+_GLM4: Targets = (
+    ["q_proj", "k_proj", "v_proj", "o_proj"],
+    ["gate_up_proj"],
+    ["o_proj", "down_proj"],
+    ["o_proj", "gate_up_proj", "down_proj"],
+)
+_BIG_CODE: Targets = (["c_proj", "c_fc"], ["c_attn"], ["c_fc"], ["c_attn", "c_fc"], ["wte"], ["lm_head"])
 _GEMMA: Mapping[str, Any] = {**_TIED, "head_dim": 32, "query_pre_attn_scalar": 32}
 
 
@@ -56,6 +63,20 @@ FAMILIES: Mapping[str, Family] = {
     "Mistral": Family("Mistral", {"sliding_window": None}),
     "Gemma2": Family("Gemma2", _GEMMA),
     "OLMo2": Family("Olmo2", {}),
+    "GLM4": Family(
+        "Glm4",
+        {
+            "head_dim": 32,
+            "pad_token_id": 0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        },
+        _GLM4,
+    ),
+    "GPTBigCode": Family(
+        "GPTBigCode",
+        {"n_embd": 64, "n_inner": 96, "n_layer": 2, "n_head": 2, "n_positions": 64},
+        _BIG_CODE,
+    ),
     "OPT": Family("OPT", {"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0}, _OPT),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 from .engines import ENGINES
 from .verdicts import Judged, counts
 
-MOST_FALSE_ALARMS = 0.01
+MAX_FALSE_ALARMS = 0.01
 _OF_ALL = (range(340), range(2000, 2300))
 REPAIRED_ON = {
     **dict.fromkeys(["vllm", "sglang", "lmdeploy"], (range(3000, 3300),)),
@@ -43,7 +43,7 @@ def _is_fresh(engine: str, seeds: range) -> bool:
 def is_sound(table: Mapping[str, Any]) -> bool:
     """Whether there are no misses, and fewer false alarms than one in a hundred. (`Any`: JSON.)"""
     return all(
-        not row["misses"] and row["false_alarms"] < MOST_FALSE_ALARMS * row["adapters"]
+        not row["misses"] and row["false_alarms"] < MAX_FALSE_ALARMS * row["adapters"]
         for row in table.values()
     )
 

@@ -16,7 +16,9 @@ _END = array("Q").itemsize
 
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
-    """`hashes` of 32 bytes each, and the `ends` of the chunks, in bytes from the start of the first."""
+    """A table of chunks: `hashes` of 32 bytes each, and `ends`, the end of each chunk in bytes from the start
+    of the first.
+    """
 
     hashes: bytes = b""
     ends: array[int] = field(default_factory=lambda: array("Q"))

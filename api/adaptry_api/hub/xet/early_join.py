@@ -6,7 +6,7 @@ written into an upload without a digest (`storage/local/unhashed_uploads`), whic
 while the client prepares the next xorb. The shard decides: if other bytes were written, they are dropped, and
 the file is joined as usual.
 
-If a xorb is the next one of the file when it begins to arrive, it is written only there (`arriving_xorb`),
+If a xorb is the next one of the file when it begins to arrive, it is written only there (`incoming_xorb`),
 and remains readable through a second name of that file, beside the other xorbs. The others are copied when
 they are complete.
 """
@@ -26,18 +26,18 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.uploads import Uploads
 from adaptry.registry.versions import MAX_SENT
 from adaptry.storage.blobs import BlobStore
-from adaptry_api.hub.xet.arriving_xorb import ArrivingXorb, Part
+from adaptry_api.hub.xet.incoming_xorb import IncomingXorb, Part
 from adaptry_api.hub.xet.reassembly import JoinedFile, ReadStored, read_spooled
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside, merge_runs
 from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
 """Seconds without another xorb or the shard after which an upload is considered abandoned."""
-_MOST = 4  # files stored early at once, with a thread each
+_MAX_RUNNING = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
 _ENDS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]')
 _FULL = MAX_XORB_BYTES - MAX_CHUNK_BYTES
-_places = BoundedSemaphore(_MOST)
+_places = BoundedSemaphore(_MAX_RUNNING)
 
 
 class EarlyJoins:
@@ -83,11 +83,11 @@ class EarlyJoin:
         self._name = name
         self._changed = Condition()
         self._announced = self._arriving = 0
-        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # not yet written to the file
+        self._xorbs: dict[int, StoredXorb | IncomingXorb] = {}  # not yet written to the file
         self._taken: list[Run] = []  # the first bytes of the file, presumably
-        self._streamed: ArrivingXorb | None = None  # the xorb that is written as it arrives
+        self._streamed: IncomingXorb | None = None  # the xorb that is written as it arrives
         self._rest: Callable[[int], Iterator[bytes]] | None = (
-            None  # reads the other bytes, once they are certain
+            None  # reads the other bytes when they are certain
         )
         self._is_cancelled = False
         self._is_taking = True  # bytes of further xorbs
@@ -102,7 +102,7 @@ class EarlyJoin:
         """Surrounds the receipt of the next xorb, whose body has this size. The function takes its chunks,
         and returns what has to be at `path` when the block ends.
         """
-        arriving = ArrivingXorb(path, body_size)
+        arriving = IncomingXorb(path, body_size)
         with self._changed:
             number, self._announced = self._announced, self._announced + 1
             self._arriving += 1
@@ -125,7 +125,7 @@ class EarlyJoin:
                 self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Drops the stored bytes, without waiting for it."""
+        """Drops the stored bytes, without waiting until they are deleted."""
         with self._changed:
             self._is_cancelled = True
             if self._streamed is not None:
@@ -137,7 +137,7 @@ class EarlyJoin:
         with self._changed:
             self._is_taking = False
             for xorb in self._xorbs.values():
-                if isinstance(xorb, ArrivingXorb):
+                if isinstance(xorb, IncomingXorb):
                     xorb.decline()
             self._xorbs.clear()  # their tables of chunks take memory
             self._changed.notify_all()
@@ -158,7 +158,7 @@ class EarlyJoin:
         return None
 
     def _is_begun(self, file: JoinedFile) -> bool:
-        """Whether what was taken is the beginning of this file."""
+        """Whether the bytes taken so far are the beginning of this file."""
         taken = sum(run.length for run in self._taken)
         is_same = merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
         return is_same and self._size == file.size and self._streamed is None
@@ -181,8 +181,8 @@ class EarlyJoin:
             self._thread.join()
         return self._complete
 
-    def _add(self, number: int, arrived: ArrivingXorb) -> None:
-        """Adds the xorb, which is complete, unless it was written as it arrived."""
+    def _add(self, number: int, arrived: IncomingXorb) -> None:
+        """Adds a complete xorb, unless it was already written as it arrived."""
         with self._changed:
             if self._xorbs.get(number) is arrived:
                 self._xorbs[number] = StoredXorb.open(arrived.path)
@@ -206,7 +206,7 @@ class EarlyJoin:
         if stored is not None and self._is_wanted():
             self._complete = stored
         elif stored is not None:
-            with suppress(AdaptryError):  # dropped by someone else
+            with suppress(AdaptryError):  # it may have been dropped already
                 self._uploads.drop(stored)
 
     def _append(self, first: Path) -> str | None:
@@ -266,8 +266,8 @@ class EarlyJoin:
         """
         left = self._size - position
         for number, xorb in self._xorbs.items():
-            if isinstance(xorb, ArrivingXorb):
-                return self._pop_arriving(number, xorb, position)
+            if isinstance(xorb, IncomingXorb):
+                return self._pop_incoming(number, xorb, position)
             if xorb.table.size >= min(left, _FULL):
                 del self._xorbs[number]
                 runs = tuple(_first(left, xorb.runs))
@@ -275,7 +275,7 @@ class EarlyJoin:
                 return _read(runs)
         return None
 
-    def _pop_arriving(self, number: int, xorb: ArrivingXorb, position: int) -> Generator[bytes] | None:
+    def _pop_incoming(self, number: int, xorb: IncomingXorb, position: int) -> Generator[bytes] | None:
         """The bytes of this xorb as they arrive; None if they have to be taken later: packed chunks may be
         those of a full xorb.
         """
@@ -290,7 +290,7 @@ class EarlyJoin:
         self._streamed = xorb
         return self._stream(xorb, self._beside, position)
 
-    def _stream(self, xorb: ArrivingXorb, beside: Path, begin: int) -> Generator[bytes]:
+    def _stream(self, xorb: IncomingXorb, beside: Path, begin: int) -> Generator[bytes]:
         end = begin
         with closing(xorb.pieces()) as pieces:
             for piece in pieces:

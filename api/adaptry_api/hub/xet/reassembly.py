@@ -53,7 +53,7 @@ class JoinedFile:
 
     @property
     def table(self) -> ChunkTable:
-        """Its chunks, in order."""
+        """The file's chunks, in order."""
         return ChunkTable.of(
             chunk for piece in self.pieces for chunk in piece.xorb.table.slice(piece.start, piece.end)
         )

@@ -22,8 +22,10 @@ from adaptry_api.hub.xet.hashes import chunk_hash
 from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 _RUN = struct.Struct("<32sQQ")  # a file, begin, length
-_BESIDE = bytes(16)  # instead of the first half of a digest; the other half is the key of a file beside it
-_OWN = bytes(16)  # the key of the xorb's own file
+_JOINED_FILE = bytes(
+    16
+)  # instead of the first half of a digest; the other half is the key of a file beside it
+_OWN_FILE = bytes(16)  # the key of the xorb's own file
 _COUNTS = struct.Struct("<II")  # chunks, runs
 _JOINED = "joined-"
 _ENTRY = 40  # bytes of a chunk in the table
@@ -47,7 +49,9 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_trailer`."""
+        """Opens a stored xorb. Raises `NotFound`, and `CorruptData` if the file was not written by
+        `xorb_trailer`.
+        """
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -78,7 +82,7 @@ class StoredXorb:
     def runs_of(self, start: int, end: int) -> tuple[Run, ...]:
         """The locations of the chunks from `start` up to, not including, `end`. Raises `Invalid`."""
         begin, length = self.table.span(start, end)
-        return tuple(_cut(self.runs, begin, length))
+        return tuple(_slice(self.runs, begin, length))
 
 
 _DAMAGED = "a xorb that was received is damaged; upload again"
@@ -112,12 +116,12 @@ def file_beside(xorb: Path, key: str) -> Path:
 
 
 def files_beside(folder: Path) -> dict[str, Path]:
-    """These files in a folder of xorbs, by key."""
+    """The files with bytes of xorbs in a folder, by key."""
     return {path.name.removeprefix(_JOINED): path for path in folder.glob(f"{_JOINED}*")}
 
 
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """The same bytes in as few runs as possible."""
+    """Merges adjacent runs, so that the same bytes have as few runs as possible."""
     found: list[Run] = []
     for run in runs:
         last = found[-1] if found else None
@@ -128,7 +132,7 @@ def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def _cut(runs: Iterable[Run], begin: int, length: int) -> Iterator[Run]:
+def _slice(runs: Iterable[Run], begin: int, length: int) -> Iterator[Run]:
     """`length` bytes of the runs together, from `begin` on."""
     for run in runs:
         passed = min(begin, run.length)
@@ -142,15 +146,15 @@ def _file_key(source: Path | Digest) -> bytes:
     if isinstance(source, Digest):
         return bytes.fromhex(source.hex)
     is_beside = source.name.startswith(_JOINED)
-    return _BESIDE + (bytes.fromhex(source.name.removeprefix(_JOINED)) if is_beside else _OWN)
+    return _JOINED_FILE + (bytes.fromhex(source.name.removeprefix(_JOINED)) if is_beside else _OWN_FILE)
 
 
 def _parse_run(xorb: Path, data: bytes) -> Run:
     file, begin, length = _RUN.unpack(data)
-    if not file.startswith(_BESIDE):
+    if not file.startswith(_JOINED_FILE):
         return Run(Digest(file.hex()), begin, length)
-    key = file.removeprefix(_BESIDE)
-    return Run(xorb if key == _OWN else file_beside(xorb, key.hex()), begin, length)
+    key = file.removeprefix(_JOINED_FILE)
+    return Run(xorb if key == _OWN_FILE else file_beside(xorb, key.hex()), begin, length)
 
 
 def _exists(run: Run) -> bool:

@@ -15,7 +15,7 @@ from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
 
 class IssuersPage(BaseModel):
-    """All issuers, in name order."""
+    """The page's data: all issuers, in name order."""
 
     issuers: tuple[IssuerInfo, ...]
 

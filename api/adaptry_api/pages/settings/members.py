@@ -15,7 +15,7 @@ from adaptry_api.pages.settings.fields import optional_text, receiver_of, text_o
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit, whole_number
 
-_ON_A_PAGE = 50
+_PAGE_SIZE = 50
 
 
 class MembersPage(BaseModel):
@@ -31,10 +31,10 @@ class MembersPage(BaseModel):
 
 def _read(visit: Visit) -> MembersPage:
     namespace = visit.place.namespace
-    members = visit.registry.grants.members(namespace, visit.query.get("members") or None, _ON_A_PAGE)
+    members = visit.registry.grants.members(namespace, visit.query.get("members") or None, _PAGE_SIZE)
     if not visit.identity.may_in("member.manage", namespace):
         return MembersPage(members=members)
-    others = visit.registry.grants.list(namespace, None, visit.cursor, _ON_A_PAGE, with_members=False)
+    others = visit.registry.grants.list(namespace, None, visit.cursor, _PAGE_SIZE, with_members=False)
     return MembersPage(members=members, grants=others.items, next=others.next, may_manage=True)
 
 

@@ -12,7 +12,7 @@ from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 
 @dataclass(frozen=True, slots=True)
 class SectionGroup:
-    """Sections about one thing: addresses and titles."""
+    """The sections about one subject: their addresses and titles."""
 
     title: str
     links: tuple[tuple[str, str], ...]

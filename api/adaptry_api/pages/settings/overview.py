@@ -19,12 +19,14 @@ from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
-_EXAMINED = 200
+_MAX_VERSIONS = 200
 _GLOB = re.compile(r"[*?\[]")
 
 
 class OverviewPage(BaseModel):
-    """Who the visitor is, and namespaces: those that grants name, and those of the newest versions."""
+    """The visitor's identity and a list of namespaces: those that the visitor's grants name, and those of the
+    newest versions.
+    """
 
     name: str
     role: str
@@ -58,5 +60,5 @@ def show_overview(
 
 def _namespaces(registry: Registry, identity: Identity) -> Iterable[str]:
     granted = {one.namespaces for one in identity.read_resources if not _GLOB.search(one.namespaces)}
-    used = {one.name.namespace for one in registry.versions.search("", None, _EXAMINED).items}
+    used = {one.name.namespace for one in registry.versions.search("", None, _MAX_VERSIONS).items}
     return sorted(name for name in granted | used if has_settings(identity, name))

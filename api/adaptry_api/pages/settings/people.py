@@ -19,7 +19,7 @@ from adaptry_api.pages.settings.fields import days_of, text_of
 from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
-_ON_A_PAGE = 100
+_PAGE_SIZE = 100
 _GROUPS_ON_A_PAGE = 20
 
 
@@ -44,7 +44,7 @@ class GroupsPage(BaseModel):
 
 def _users(visit: Visit) -> UsersPage:
     q = visit.query.get("q", "").strip()
-    found = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, kinds=("user", "worker"), prefix=q)
+    found = visit.registry.principals.list(visit.cursor, _PAGE_SIZE, kinds=("user", "worker"), prefix=q)
     return UsersPage(q=q, principals=found.items, next=found.next)
 
 
@@ -86,7 +86,7 @@ def _users_table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[obj
 
 def _groups(visit: Visit) -> GroupsPage:
     if of := visit.query.get("of", "").strip():
-        found = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, group=of)
+        found = visit.registry.principals.list(visit.cursor, _PAGE_SIZE, group=of)
         return GroupsPage(of=of, members=found.items, next=found.next)
     groups = visit.registry.principals.groups(visit.cursor, _GROUPS_ON_A_PAGE)
     return GroupsPage(groups=groups.items, next=groups.next)

@@ -15,7 +15,7 @@ from adaptry_api.pages.settings.fields import text_of
 from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_ADAPTER, OF_NAMESPACE, Visit
 
-_MOST = 100
+_MAX_POLICIES = 100
 _HISTORY = 20
 _DONE = {"set": "The policy is in force.", "remove": "The policy is removed."}
 EXAMPLE = """alias: prod
@@ -26,7 +26,7 @@ require:
 
 
 class PoliciesPage(BaseModel):
-    """The policies in force in the place, and the newest versions of the one that the address names."""
+    """The policies in force for the subject, and the newest versions of the policy that the address names."""
 
     scope: str
     policies: tuple[PolicyInfo, ...]
@@ -35,7 +35,7 @@ class PoliciesPage(BaseModel):
 
     @property
     def draft(self) -> str:
-        """The text that an editor begins with: of the first policy that is the place's own."""
+        """The initial text of the editor: the first policy that belongs to the subject itself."""
         return next((one.text for one in self.policies if one.scope == self.scope and one.text), "")
 
 
@@ -45,7 +45,9 @@ def _read(visit: Visit) -> PoliciesPage:
     scope, alias = visit.place.scope, visit.query.get("history", "")
     found = visit.registry.policies.list(scope)
     history = visit.registry.policies.history(scope, alias)[:_HISTORY] if alias else ()
-    return PoliciesPage(scope=scope, policies=found[:_MOST], history=history, may_manage=_may_manage(visit))
+    return PoliciesPage(
+        scope=scope, policies=found[:_MAX_POLICIES], history=history, may_manage=_may_manage(visit)
+    )
 
 
 def _may_manage(visit: Visit) -> bool:

@@ -29,8 +29,8 @@ from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.route_threads import run_in_own_threads
 
 Fields = Mapping[str, str]
-_LARGEST_FORM = 64 << 10
-_MOST_FIELDS = 24
+_MAX_FORM_BYTES = 64 << 10
+_MAX_FIELDS = 24
 _SELECTION = ("q", "principal", "of", "cursor", "members")
 """Parameters of an address that select the entries of its list."""
 
@@ -150,7 +150,7 @@ class Section:
 
 
 def add_sections(router: APIRouter, sections: Iterable[Section]) -> None:
-    """Adds the routes of each."""
+    """Adds the routes of each section."""
     for section in sections:
         _add(router, section)
 
@@ -160,7 +160,7 @@ def _add(router: APIRouter, section: Section) -> None:
         return section.show(request, _visit(request, registry, identity))
 
     async def change(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Response:
-        fields = await read_form(request, _LARGEST_FORM, _MOST_FIELDS)
+        fields = await read_form(request, _MAX_FORM_BYTES, _MAX_FIELDS)
         visit = _visit(request, registry, identity)
         return await run_in_own_threads("writers", partial(section.act, request, visit, fields))
 
@@ -176,7 +176,7 @@ def _visit(request: Request, registry: VisitorsRegistry, identity: Visitor) -> V
 
 
 def _call(action: Action, visit: Visit, fields: Fields) -> ActionResult | str | None:
-    """Raises `Invalid` in place of pydantic's error."""
+    """Calls the action with the form's fields. Raises `Invalid` in place of pydantic's error."""
     try:
         return action(visit, fields)
     except ValidationError as error:

@@ -14,8 +14,8 @@ from adaptry_api.pages.settings.section import ActionResult, Confirmation, Field
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.tokens import confirm_revoking, create_token, revoke_token, token_names
 
-_ON_A_PAGE = 50
-_MOST_TOKENS = 100
+_PAGE_SIZE = 50
+_MAX_TOKENS = 100
 
 
 class ServiceAccountsPage(BaseModel):
@@ -32,9 +32,9 @@ class ServiceAccountsPage(BaseModel):
 def _read(visit: Visit) -> ServiceAccountsPage:
     namespace = visit.place.namespace
     _require(visit)
-    accounts = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, namespace=namespace)
+    accounts = visit.registry.principals.list(visit.cursor, _PAGE_SIZE, namespace=namespace)
     tokens = visit.registry.tokens.list(
-        None, _MOST_TOKENS, namespace=namespace, with_revoked=False, reverse=True
+        None, _MAX_TOKENS, namespace=namespace, with_revoked=False, reverse=True
     )
     return ServiceAccountsPage(
         accounts=accounts.items,
@@ -58,18 +58,18 @@ def _create(visit: Visit, fields: Fields) -> None:
 
 
 def _create_token(visit: Visit, fields: Fields) -> ActionResult:
-    return create_token(visit, {**fields, "principal": _own(visit, fields)})
+    return create_token(visit, {**fields, "principal": _own_account(visit, fields)})
 
 
 def _disable(visit: Visit, fields: Fields) -> None:
-    visit.registry.principals.set_disabled(_own(visit, fields), True)
+    visit.registry.principals.set_disabled(_own_account(visit, fields), True)
 
 
 def _enable(visit: Visit, fields: Fields) -> None:
-    visit.registry.principals.set_disabled(_own(visit, fields), False)
+    visit.registry.principals.set_disabled(_own_account(visit, fields), False)
 
 
-def _own(visit: Visit, fields: Fields) -> str:
+def _own_account(visit: Visit, fields: Fields) -> str:
     """The account in the form, which is one of this namespace. Raises `Invalid`."""
     name = text_of(fields, "account")
     if not name.startswith(f"{visit.place.namespace}/"):

@@ -20,7 +20,7 @@ OF_ADAPTER = f"{SETTINGS}/adapters/{{namespace}}/{{name}}"
 
 @dataclass(frozen=True, slots=True)
 class SettingsSubject:
-    """Without a namespace, the registry. `adapter` is in `namespace`."""
+    """The subject of a settings page: a namespace or an adapter in it; without a namespace, the registry."""
 
     namespace: str = ""
     adapter: AdapterName | None = None
@@ -39,7 +39,7 @@ class SettingsSubject:
 
     @property
     def scope(self) -> str:
-        """As policies name it."""
+        """The scope, as policies name it."""
         return str(self.adapter) if self.adapter else self.namespace
 
     @property

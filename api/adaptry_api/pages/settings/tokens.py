@@ -13,7 +13,7 @@ from adaptry_api.pages.settings.fields import days_of, optional_text, text_of, w
 from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import SETTINGS, Visit, whole_number
 
-_ON_A_PAGE = 50
+_PAGE_SIZE = 50
 
 
 class TokensPage(BaseModel):
@@ -26,7 +26,7 @@ class TokensPage(BaseModel):
 
 def _read(visit: Visit) -> TokensPage:
     principal = visit.query.get("principal") or None
-    found = visit.registry.tokens.list(visit.cursor, _ON_A_PAGE, principal=principal, reverse=True)
+    found = visit.registry.tokens.list(visit.cursor, _PAGE_SIZE, principal=principal, reverse=True)
     return TokensPage(principal=principal, tokens=found.items, next=found.next)
 
 
@@ -90,7 +90,7 @@ def _table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def token_names(visit: Visit) -> Mapping[str, object]:
-    """What templates with tokens need: the roles, the time now, and the token of this session."""
+    """The names that templates with tokens need: the roles, the time now, and the token of this session."""
     return {"roles": tuple(ROLES), "now": datetime.now(UTC), "own_token": visit.identity.token}
 
 

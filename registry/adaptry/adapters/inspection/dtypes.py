@@ -51,7 +51,7 @@ _EIGHT_BITS: Mapping[str, Callable[[int], float]] = {"F8_E4M3": _e4m3, "F8_E5M2"
 
 
 def bfloat16_tables(dtype: str) -> tuple[bytes, bytes]:
-    """For an 8-bit dtype: the low and the high bytes of each code's number in bfloat16 (256 bytes each)."""
+    """The low and the high bytes of each code's number in bfloat16 (256 bytes each), for an 8-bit dtype."""
     decode = _EIGHT_BITS[dtype]
     packed = [struct.pack("<f", decode(code)) for code in range(256)]
     assert all(number[:2] == b"\0\0" for number in packed), "bfloat16 holds them exactly"

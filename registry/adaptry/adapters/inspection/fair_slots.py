@@ -19,13 +19,13 @@ class FairSlots:
         self._waiting: OrderedDict[str, deque[Event]] = OrderedDict()
 
     @contextmanager
-    def hold(self, tenant: str, patience: float) -> Iterator[None]:
-        """Holds a slot for `tenant`. Raises `TimeoutError` after `patience` seconds without one."""
+    def hold(self, tenant: str, timeout: float) -> Iterator[None]:
+        """Holds a slot for `tenant`. Raises `TimeoutError` after `timeout` seconds without one."""
         turn = Event()
         with self._lock:
             self._waiting.setdefault(tenant, deque()).append(turn)
             self._grant()
-        if not turn.wait(patience) and not self._granted_or_withdrawn(tenant, turn):
+        if not turn.wait(timeout) and not self._granted_or_withdrawn(tenant, turn):
             raise TimeoutError
         try:
             yield

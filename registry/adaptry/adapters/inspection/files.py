@@ -8,7 +8,7 @@ from functools import partial
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
-from adaptry.adapters.inspection.inspector import PATIENCE, Inspector
+from adaptry.adapters.inspection.inspector import TIMEOUT, Inspector
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData
 from adaptry.core.lazy_dataclass import dataclass
@@ -16,7 +16,7 @@ from adaptry.core.lazy_dataclass import dataclass
 _MEASURED_HERE = 16 << 10
 """Largest size in bytes of the tensors of a file that is inspected in this process. They take at most 1 ms,
 usually a tenth of that, and a request to another process takes longer."""
-_MOST_HERE = 256
+_MAX_IN_PROCESS = 256
 """The same for the number of tensors."""
 
 
@@ -62,7 +62,7 @@ class WeightsFile:
 
 
 def inspect_together(
-    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = "", patience: float = PATIENCE
+    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = "", timeout: float = TIMEOUT
 ) -> list[WeightsInspection]:
     """Inspects several small files in one request to the inspection process, which takes a fraction of the
     time of one request per file. Raises the errors of `Inspector.inspect` if any of the files causes one.
@@ -78,7 +78,7 @@ def inspect_together(
             first = next((info.start for info in file.header.tensors.values()), 0)
             yield from _after_header(file.content, file.path, first)
 
-    found = iter(inspector.inspect(tensors, chunks, tenant, patience).tensors.values())
+    found = iter(inspector.inspect(tensors, chunks, tenant, timeout).tensors.values())
     return [WeightsInspection(dict(zip(file.header.tensors, found, strict=False))) for file in files]
 
 
@@ -88,7 +88,9 @@ def inspect_tiny(file: WeightsFile) -> WeightsInspection | None:
     its header declares.
     """
     tensors, start = file.header.tensors, file.header.data_start
-    size = sum(info.size for info in tensors.values()) if len(tensors) <= _MOST_HERE else _MEASURED_HERE + 1
+    size = (
+        sum(info.size for info in tensors.values()) if len(tensors) <= _MAX_IN_PROCESS else _MEASURED_HERE + 1
+    )
     if size > _MEASURED_HERE:
         return None
     from adaptry.adapters.inspection import plain_norms, tensor_measurement  # only for tiny files

@@ -23,7 +23,7 @@ from typing import Any
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.process import LARGE, InspectionProcess, numpy_folder
-from adaptry.adapters.inspection.protocol import MOST_TENSORS, SHORT
+from adaptry.adapters.inspection.protocol import MAX_TENSORS, SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, check_exit
@@ -31,7 +31,7 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 _SECONDS = 10.0  # of processor time, for a file of any size
 _PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes per second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds that a caller waits for its turn."""
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
@@ -63,27 +63,27 @@ class Inspector:
         tensors: Mapping[str, TensorInfo],
         source: WeightsSource,
         tenant: str = "",
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> WeightsInspection:
         """Measures every tensor once, in the order of their bytes, which are contiguous.
 
         Raises `Unavailable` if the child crashed, was killed or reached a limit, `InspectorBusy` if no child
-        was free for `patience` seconds, and `CorruptData` if there are fewer bytes than the header declares.
+        was free for `timeout` seconds, and `CorruptData` if there are fewer bytes than the header declares.
         """
         if preparation := self._preparation:
             preparation.join()  # before taking a slot, which the preparation may need itself
         found: dict[str, TensorStatistics] = {}
         for batch in _batches(tensors) if isinstance(source, int) else [tensors]:
-            answers = self._guarded(partial(self._ask, batch, source), tenant, patience)
+            answers = self._guarded(partial(self._ask, batch, source), tenant, timeout)
             found |= zip(batch, answers, strict=True)
         return WeightsInspection(found)
 
     def _guarded(
-        self, ask: Callable[[], list[TensorStatistics]], tenant: str, patience: float
+        self, ask: Callable[[], list[TensorStatistics]], tenant: str, timeout: float
     ) -> list[TensorStatistics]:
         """Runs in the tenant's turn, and raises the errors of `inspect`."""
         try:
-            with self._slots.hold(tenant, patience):
+            with self._slots.hold(tenant, timeout):
                 return ask()
         except TimeoutError:
             raise InspectorBusy(
@@ -117,10 +117,10 @@ class Inspector:
     def _ask(
         self, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int = 0
     ) -> list[TensorStatistics]:
-        while child := self._kept():
+        while child := self._take_idle():
             try:
                 return self._measured(child, tensors, source, expected)
-            except _EndedBefore:
+            except _ChildExited:
                 continue
         return self._measured(_Child(InspectionProcess()), tensors, source, expected)
 
@@ -136,7 +136,7 @@ class Inspector:
             self._idle.append(child)
         return answers
 
-    def _kept(self) -> _Child | None:
+    def _take_idle(self) -> _Child | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the children belong to the parent
                 self._owner = os.getpid()
@@ -151,11 +151,11 @@ class Inspector:
             return None
 
 
-class _EndedBefore(Exception):
+class _ChildExited(Exception):
     """A child of the pool had already ended by itself before it read the request."""
 
 
-class _Overdue(Exception):
+class _ReplyTimeout(Exception):
     """A child has not answered within its time."""
 
 
@@ -194,7 +194,7 @@ class _Child:
             answer = self._answer()
         except (BrokenPipeError, ConnectionResetError):
             answer = None
-        except _Overdue:
+        except _ReplyTimeout:
             self._process.kill()
             answer = None
         if answer is None:
@@ -215,7 +215,7 @@ class _Child:
         try:
             self._socket.sendall(piece)
         except TimeoutError:
-            raise _Overdue from None
+            raise _ReplyTimeout from None
 
     def _answer(self) -> bytes | None:
         """The answer, or None if the process ended first."""
@@ -234,7 +234,7 @@ class _Child:
         received = bytearray()
         while len(received) < length:
             if not ready.poll(self._remaining() * 1000):
-                raise _Overdue
+                raise _ReplyTimeout
             piece = os.read(source, length - len(received))
             if not piece:
                 break
@@ -244,14 +244,14 @@ class _Child:
     def _remaining(self) -> float:
         seconds = self._deadline - time.monotonic()
         if seconds <= 0:
-            raise _Overdue
+            raise _ReplyTimeout
         return seconds
 
     def _failure(self, seconds: float) -> Exception:
         self._wait_for_end()
         code = self._process.returncode
         if code == 0 and self._has_answered:
-            return _EndedBefore()
+            return _ChildExited()
         if code == SHORT:
             return CorruptData(
                 "a weights file is shorter than its header says; push its files again, or run"
@@ -277,7 +277,7 @@ class _Child:
 def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
     """Splits a file's tensors into requests."""
     items = iter(tensors.items())
-    while batch := dict(islice(items, MOST_TENSORS)):
+    while batch := dict(islice(items, MAX_TENSORS)):
         yield batch
 
 

@@ -13,7 +13,7 @@ LARGE = 4 << 20
 
 _MEMORY = 1 << 30
 _LIFETIME = 1e7  # seconds of processor time for all requests of a process; each request has its own limit
-_LONGEST_ANSWER = 16 << 20
+_MAX_REPLY = 16 << 20
 
 
 class InspectionProcess:
@@ -24,7 +24,7 @@ class InspectionProcess:
     """
 
     def __init__(self, expected: int = 0) -> None:
-        self.limits = ProcessLimits(_LIFETIME, _MEMORY, _LONGEST_ANSWER)
+        self.limits = ProcessLimits(_LIFETIME, _MEMORY, _MAX_REPLY)
         numpy = numpy_folder() if expected >= LARGE else ""
         try:
             self.requests, theirs = socket.socketpair()

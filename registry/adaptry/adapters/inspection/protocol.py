@@ -12,7 +12,7 @@ IDLE = 5.0
 starting it takes some 30 ms.
 """
 
-MOST_TENSORS = 8192
+MAX_TENSORS = 8192
 """Maximum number of tensors in a request that reads an open file. A file with more tensors takes several
 requests, so that neither process needs much memory for the lists.
 """

@@ -103,7 +103,9 @@ def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _is_without(module: ModuleSpec, alphas: Mapping[str, float], config: AdapterConfig) -> bool:
-    """Whether a module has no alpha and the metadata does not say that it was trained with alpha = rank."""
+    """Whether a module has no alpha, and the metadata does not state that it was trained with alpha =
+    rank.
+    """
     return module.path not in alphas and _number(config.fields.get("ss_network_alpha")) != module.rank
 
 

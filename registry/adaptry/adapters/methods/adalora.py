@@ -23,7 +23,7 @@ from adaptry.adapters.spec import ModuleSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TINY = 1e-5  # PEFT adds this to the rank that it divides by
+_TINY = 1e-5  # PEFT adds this to the rank before it divides by it
 
 
 def _first_rank(config: AdapterConfig) -> int:
@@ -95,10 +95,10 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 def _is_cut(parts: ModuleTensors | ModuleArrays) -> bool:
     """Whether `rank_pattern` says which ranks of the module remain."""
-    return _kept(parts.config, parts.module.path) is not None
+    return _rank_mask(parts.config, parts.module.path) is not None
 
 
-def _kept(config: AdapterConfig, path: str) -> object:
+def _rank_mask(config: AdapterConfig, path: str) -> object:
     """The module's entry in `rank_pattern`: for each rank, whether it remains. The keys are names of
     parameters here.
     """
@@ -115,7 +115,7 @@ def pattern_path(name: str) -> str:
 
 def _empty_roles(config: AdapterConfig, path: str) -> frozenset[str]:
     """All roles of a module from which training removed every rank."""
-    kept = _kept(config, path)
+    kept = _rank_mask(config, path)
     is_removed = isinstance(kept, list) and bool(kept) and not any(kept)
     return frozenset({"A", "B", "E"}) if is_removed else frozenset()
 
@@ -124,7 +124,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     """Why PEFT cannot load the factors: it makes each module with the initial rank, cuts it by
     `rank_pattern`, and then loads the tensors.
     """
-    kept, rank = _kept(config, module.path), _first_rank(config)
+    kept, rank = _rank_mask(config, module.path), _first_rank(config)
     if kept is None:
         by = "init_r"
     elif isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept):

@@ -103,7 +103,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """For each factor: permutes the inputs, multiplies them by its blocks, and restores their order."""
+    """The formula: each factor permutes the inputs, multiplies them by its blocks, and restores their
+    order.
+    """
     factors, count, side, _ = parts.shape("R")
     if (count * side, parts.shape("s")) != (shape[1], (shape[0], 1)):
         return None

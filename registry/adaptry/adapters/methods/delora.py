@@ -68,17 +68,17 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     """
     if (parts.shape("B")[0], parts.shape("A")[1]) != shape or parts.shape("w_norm") != shape[1:]:
         return None
-    is_column = parts.module.rank == 1  # torch then reads B like a row
+    is_column = parts.module.rank == 1  # torch then treats B as a row
     if shape[1] % _LANES or (is_column and shape[0] % _LANES):
         return None
 
     def read() -> FormulaArrays:
         import numpy as np
 
-        down, up, least = parts["A"], parts["B"], np.float32(1e-4)
+        down, up, minimum = parts["A"], parts["B"], np.float32(1e-4)
         of_rows = np.sqrt(_row_squares(down))
         of_columns = np.sqrt(_row_squares(up.T) if is_column else _summed(up * up))
-        norms = np.maximum(of_rows, least) * np.maximum(of_columns, least)
+        norms = np.maximum(of_rows, minimum) * np.maximum(of_columns, minimum)
         strengths = parts["lambda"] / np.float32(parts.module.rank) / norms
         return FormulaArrays(((up * strengths, down),), vector=parts["w_norm"])
 

@@ -82,9 +82,9 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     return RowFormula("dense", 0, read, uses_numpy=True)
 
 
-_TOGETHER = 16
+_ROWS_AT_ONCE = 16
 """Maximum number of rows computed together: with 1,000 coefficients, their terms fit in an L2 cache."""
-_MOST_TERMS = 1 << 18
+_MAX_TERMS = 1 << 18
 """Maximum number of terms of these rows (8 MB), unless a single row has more."""
 
 
@@ -123,7 +123,7 @@ class _UpdateRows:
             spectrum.astype(np.float64) * (scale / self._fan_out) * np.where(is_real, 1.0, 0.5)
         )[order]
         self._roots = np.exp(2j * np.pi * (np.arange(self._fan_out) / self._fan_out))
-        self._together = together = max(1, min(_TOGETHER, _MOST_TERMS // len(order)))
+        self._together = together = max(1, min(_ROWS_AT_ONCE, _MAX_TERMS // len(order)))
         angles = self._turns[:, None] * np.arange(together)
         self._steps = self._roots[angles % self._fan_out]
         self._terms = np.empty_like(self._steps)

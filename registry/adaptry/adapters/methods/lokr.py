@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    left = _left(shapes, config)
+    left = _left_size(shapes, config)
     right = _right(shapes, config)
     kind = right.kind
     return ModuleSize(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
 
 
-def _left(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _left_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "w1" in shapes:
         fan_out, fan_in = shapes["w1"]
         return ModuleSize(min(fan_out, fan_in), fan_in, fan_out)
@@ -65,11 +65,11 @@ def factorisation(dimension: int, factor: int) -> tuple[int, int]:
     """
     if factor > 0 and dimension % factor == 0:
         return factor, dimension // factor
-    most = dimension if factor == -1 else factor
+    maximum = dimension if factor == -1 else factor
     smaller, larger = 1, dimension
     while smaller < larger:
         following = next(number for number in range(smaller + 1, dimension + 1) if dimension % number == 0)
-        if following + dimension // following > 1 + dimension or following > most:
+        if following + dimension // following > 1 + dimension or following > maximum:
             break
         smaller, larger = following, dimension // following
     return min(smaller, larger), max(smaller, larger)
@@ -88,7 +88,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
         factorisation(fan_in, factor),
         factorisation(weight.fan_out, factor),
     )
-    left = _left(shapes, config)
+    left = _left_size(shapes, config)
     if (left.fan_out, left.fan_in) != (left_out, left_in):
         return (
             f"has a first factor of {left.fan_out}×{left.fan_in}, but according to decompose_factor"

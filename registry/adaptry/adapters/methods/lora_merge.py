@@ -86,7 +86,7 @@ def _formula(
 
 
 def bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """`merge_bias` without torch."""
+    """Like `merge_bias`, without torch."""
     if parts.shape("B_bias") != shape[:1]:
         return None
 

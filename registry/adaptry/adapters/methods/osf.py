@@ -37,7 +37,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     """Why PEFT cannot load the directions: it keeps the largest ones, as many as `rank_pattern` or
     `effective_rank` says.
     """
-    least, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
+    minimum, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
     for pattern, rank in config.pattern_values("rank_pattern").items():
         try:
             is_found = config.matches_rank_key(pattern, module.path)
@@ -46,20 +46,20 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
         if is_found:
             kept = rank
             break
-    trained = least - _resolved(kept, least)
+    trained = minimum - _resolved(kept, minimum)
     if module.rank == trained:
         return None
     return f"has {module.rank:,} trained directions, but effective_rank or rank_pattern gives {trained:,}"
 
 
-def _resolved(rank: object, least: int) -> int:
+def _resolved(rank: object, minimum: int) -> int:
     """The effective rank: a share of the smaller side if it is a fraction of at most 1; half of that side by
     default.
     """
     if not isinstance(rank, int | float):
-        return least // 2
-    share = least * rank if isinstance(rank, float) and 0 < rank <= 1 else rank
-    return max(min(least, int(share)), 0)
+        return minimum // 2
+    share = minimum * rank if isinstance(rank, float) and 0 < rank <= 1 else rank
+    return max(min(minimum, int(share)), 0)
 
 
 @on_matrix

@@ -12,7 +12,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, Shapes
 from adaptry.adapters.methods.prompts import PREFIX, size_without_modules
 
-_INSTEAD = (
+_HINT = (
     "its keys and values precede the input's in every attention layer, and no weight can represent them:"
     " serve it unmerged, with PEFT's PeftModel.from_pretrained, or train a LoRA"
 )
@@ -31,7 +31,7 @@ def _method(name: str, title: str) -> Method:
         shared={"prompt_embeddings": "prompt"},
         required_shared=lambda config: ("prompt",),
         prefix=PREFIX,
-        unmergeable_hint=_INSTEAD,
+        unmergeable_hint=_HINT,
         virtual_tokens=_tokens,
     )
 

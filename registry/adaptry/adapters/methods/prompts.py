@@ -15,7 +15,7 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 PREFIX = "base_model."
 """The prefix of the names of a prompt's `modules_to_save`: one level less than a tuner's."""
 
-_INSTEAD = (
+_HINT = (
     "its virtual tokens precede the input, and no weight can represent them: serve it unmerged, with PEFT's "
     "PeftModel.from_pretrained, or train a LoRA"
 )
@@ -49,7 +49,7 @@ def _method(name: str, title: str, also: Mapping[str, str] | None = None) -> Met
         shared=shared,
         required_shared=lambda config: tuple(shared.values()),
         prefix=PREFIX,
-        unmergeable_hint=_INSTEAD,
+        unmergeable_hint=_HINT,
         virtual_tokens=_tokens,
     )
 

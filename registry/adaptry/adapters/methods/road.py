@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from adaptry.adapters.methods.row_formula import Doubles, Floats
 
-_LARGEST_BIAS = 65_536
+_MAX_BIAS = 65_536
 """The number of float32 elements in a block of a merge."""
 
 _HALVES = {"road_1": 1, "road_2": 2, "road_4": 4}
@@ -119,7 +119,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     """Takes the bias as one block of rows. Only the bias of a vocabulary can be longer than a block."""
     group = parts.config.rank("group_size", 64)
-    if shape[0] % group or shape[0] > _LARGEST_BIAS:
+    if shape[0] % group or shape[0] > _MAX_BIAS:
         return None
 
     def read() -> FormulaArrays:

@@ -110,13 +110,13 @@ def cayley_neumann_arrays(parts: ModuleArrays, matrices: Floats, terms: int) -> 
     return result
 
 
-_MOST_NUMBERS = 8 << 20
+_MAX_NUMBERS = 8 << 20
 """Maximum number of elements in all blocks that are solved without torch: 64 MB for each thread."""
 
 
 def fits_without_torch(count: int, side: int) -> bool:
     """Whether `count` blocks of `side` × `side` elements are small enough for `cayley_transposed`."""
-    return count * side * side <= _MOST_NUMBERS
+    return count * side * side <= _MAX_NUMBERS
 
 
 def cayley_transposed(matrices: Iterable[Doubles], sign: int = -1) -> Doubles:

@@ -64,7 +64,7 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", module.rank) / module.rank if module.rank else 1.0
 
 
-def _places(weight: Tensor, parts: ModuleTensors) -> Tensor:
+def _selected_positions(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     if not _has_places(parts.config):
@@ -78,7 +78,9 @@ def _places(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     values = parts["values"].to(weight.dtype)
-    changed = weight.flatten().scatter_add(0, _places(weight, parts), values).reshape(weight.shape)
+    changed = (
+        weight.flatten().scatter_add(0, _selected_positions(weight, parts), values).reshape(weight.shape)
+    )
     if parts.module.rank:
         changed = changed + (parts.module.scale * (parts["B"] @ parts["A"])).to(weight.dtype)
     return changed

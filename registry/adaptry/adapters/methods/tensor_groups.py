@@ -68,8 +68,8 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
 def contradiction(
     method: Method, config: AdapterConfig, names: Iterable[str], tensors: Mapping[str, TensorInfo]
 ) -> str | None:
-    """How a module among the unclaimed tensors `names` contradicts the config; None if none does, and tensors
-    are only missing.
+    """A sentence about a module among the unclaimed tensors `names` that contradicts the config; None if none
+    does, and tensors are only missing.
     """
     named: dict[str, dict[str, str]] = {}
     for name in names:

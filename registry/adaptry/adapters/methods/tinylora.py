@@ -39,7 +39,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(rank, fan_in, fan_out)
 
 
-def _place(parts: ModuleTensors) -> int:
+def _position(parts: ModuleTensors) -> int:
     """The module's position, found by drawing the matrices for one position after another."""
     import torch
 
@@ -64,7 +64,7 @@ def _group(parts: ModuleTensors) -> int:
     groups = sum(f"v.{group}" in parts for group in range(len(parts.sides)))
     if groups == 1:
         return 0
-    return min(_place(parts) // max(1, len(parts.sides) // groups), groups - 1)
+    return min(_position(parts) // max(1, len(parts.sides) // groups), groups - 1)
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:

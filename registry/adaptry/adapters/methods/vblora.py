@@ -102,7 +102,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
-    """`_pieces` without torch."""
+    """Like `_pieces`, without torch."""
     import numpy as np
 
     logits, bank = parts[side], parts["bank"]

@@ -23,7 +23,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
     "norm_eps": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
 }
-_WORDS: Mapping[str, tuple[str, ...]] = {
+_TEXT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "act": ("hidden_act", "hidden_activation", "activation_function", "feed_forward_proj"),
 }
 _PARTS = ("text_config", "vision_config", "audio_config", "encoder", "decoder", "llm_config")
@@ -67,7 +67,7 @@ def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         value = _first(config, words, int | float)
         if value is not None:
             facts[fact] = _number(value)
-    for fact, words in _WORDS.items():
+    for fact, words in _TEXT_FIELDS.items():
         word = _first(config, words, str)
         if word is not None:
             facts[fact] = word

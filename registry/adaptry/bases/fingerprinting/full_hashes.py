@@ -24,9 +24,9 @@ from adaptry.bases.quantised import open_logical_view
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.sha256_streams import pays, update_together
+from adaptry.core.sha256_streams import is_worth_compiling, update_together
 
-_TURN = 8 << 20  # bytes of a range that a thread reads before it looks for another
+_CHUNK = 8 << 20  # bytes of a range that a thread reads before it looks for another
 _GROUP = 16 << 20  # bytes of small tensors that form a range
 _REPORTED = 16 << 20
 
@@ -85,7 +85,7 @@ def _ranges(
     tensors = {shard: _tensors(checkpoint, shard, stored) for shard in sizes}
     weights = sum(tensor.end - tensor.start for tensor in chain.from_iterable(tensors.values()))
     is_joint = files and len(sizes) >= threads
-    is_interleaved = is_joint and pays(weights + sum(sizes.values()))
+    is_interleaved = is_joint and is_worth_compiling(weights + sum(sizes.values()))
 
     def range_of(
         shard: str, span: tuple[int, int], within: Sequence[RangeTensor], is_file: bool
@@ -177,9 +177,9 @@ class _HashRun:
     def _work(self, ahead: int) -> None:
         try:
             while taken := self._take(ahead):
-                for _ in range(0, min(_TURN, taken.left), PIECE):
+                for _ in range(0, min(_CHUNK, taken.left), PIECE):
                     self._hash_piece(taken)
-                self._give_back(taken)
+                self._return_range(taken)
         except BaseException:
             self._stop()
             raise
@@ -211,7 +211,7 @@ class _HashRun:
                 self._changed.wait()
             return None
 
-    def _give_back(self, taken: ShardRange) -> None:
+    def _return_range(self, taken: ShardRange) -> None:
         with self._changed:
             self._busy.remove(taken)
             self._left = [each for each in self._left if each.left]

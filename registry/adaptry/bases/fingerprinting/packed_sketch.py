@@ -122,7 +122,7 @@ def _int8_ranges(packed: PackedWeight, read: _Read) -> Callable[[int], Range]:
 
 
 def _steps(table: tuple[float, ...]) -> list[Range]:
-    """For each code, the interval of values from −1 to 1 that are nearest to the code's value."""
+    """The interval of values from −1 to 1 that are nearest to each code's value."""
     ordered = sorted(set(table))
     middles = [(low + high) / 2 for low, high in itertools.pairwise(ordered)]
     bounds = [min(-1.0, ordered[0]), *middles, max(1.0, ordered[-1])]

@@ -15,8 +15,8 @@ from adaptry.bases.fingerprinting.dtype_cast import find_cast
 from adaptry.bases.fingerprinting.packed_sketch import may_share_a_source, rounds_to
 from adaptry.core.lazy_dataclass import dataclass
 
-_ENOUGH = 3
-_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
+_MIN_SAMPLES = 3
+_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2"])
 _FLOATS = frozenset(["F32", "F16", "BF16", "F64"])
 
 
@@ -55,10 +55,10 @@ def match_quantised(
     }
     kept = [pair for pair in pairs.values() if not pair[0].is_packed and not pair[1].is_packed]
     has_matrix = any(len(mine.tensor.shape) > 1 for mine, _ in kept)
-    if len(kept) < _ENOUGH or not has_matrix or not all(_are_equal(*pair) for pair in kept):
+    if len(kept) < _MIN_SAMPLES or not has_matrix or not all(_are_equal(*pair) for pair in kept):
         return None
     matches = {
-        name: found for name, pair in pairs.items() if (found := _goes_together(a, b, *pair)) is not None
+        name: found for name, pair in pairs.items() if (found := _may_be_equal(a, b, *pair)) is not None
     }
     method = " and ".join(
         dict.fromkeys(str(base.facts.get("quantization") or "unknown") for base in (a, b) if is_packed(base))
@@ -92,7 +92,7 @@ def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
     return bool(find_cast(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples))
 
 
-def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
+def _may_be_equal(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
     """Whether two weights, at least one packed, may have the same values; None if the samples cannot show
     it.
     """

@@ -16,7 +16,7 @@ from adaptry.core.sha256_streams import Sha256Stream
 PIECE = 256 << 10
 """Bytes that are read at once; they and the arrays for rounding fit into a core's cache."""
 
-_WIDEST = 8  # bytes of an element
+_MAX_ELEMENT_BYTES = 8  # bytes of an element
 
 HashedPart = tuple[Sha256Stream, memoryview]
 """Bytes, and the stream to which they belong."""
@@ -133,7 +133,7 @@ class ShardRange:
         for place in range(self._begun, len(self.tensors)):
             tensor = self.tensors[place]
             if tensor.end > end:
-                return end - max(0, end - tensor.start) % _WIDEST
+                return end - max(0, end - tensor.start) % _MAX_ELEMENT_BYTES
         return end
 
     def _read(self, at: int, end: int) -> memoryview:

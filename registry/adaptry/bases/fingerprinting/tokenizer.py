@@ -32,7 +32,7 @@ def tokenizer_digest(folder: Path) -> Digest | None:
             return None
         # A tokenizer is evidence and not a condition, so a base with an unreadable one is accepted.
         try:
-            return Digest.of(canonical(_essence(json.loads((folder / _FAST).read_bytes()))))
+            return Digest.of(canonical(_relevant_parts(json.loads((folder / _FAST).read_bytes()))))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return None
     for name in _SENTENCEPIECE:
@@ -100,7 +100,7 @@ def _json(path: Path) -> Any:
         return None
 
 
-def _essence(document: Any) -> dict[str, Any]:
+def _relevant_parts(document: Any) -> dict[str, Any]:
     """The parts of the document that determine the tokens. (`Any`: JSON.)"""
     model = document["model"]
     vocabulary = model["vocab"]

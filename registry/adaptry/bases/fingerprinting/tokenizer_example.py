@@ -16,8 +16,8 @@ _TEXTS = (
     *("naïve café", "e\u0301", "ｆｕｌｌ ﬁ", "CamelCase snake_case", "x==y && !z", "日本語 テスト", "Привет"),
     *("🙂👍🏽", "https://a.b/c?d=e#f"),
 )
-_MOST_MERGES = 300
-_MOST_ADDED = 20
+_MAX_MERGES = 300
+_MAX_ADDED_TOKENS = 20
 _SHOWN = 8
 
 
@@ -53,12 +53,12 @@ def _likely(ours: Any, bases: Any) -> Iterator[str]:
     """
     known = bases.get("added_tokens") or []
     odd = [token for token in ours.get("added_tokens") or [] if token not in known]
-    for token in odd[:_MOST_ADDED]:
+    for token in odd[:_MAX_ADDED_TOKENS]:
         yield f"a {token['content']} b"
         yield f"a{token['content'].lower()}b"
     pairs = [_pairs(document) for document in (ours, bases)]
     different = [pair for both in zip(*pairs, strict=False) if both[0] != both[1] for pair in both]
-    for pair in different[:_MOST_MERGES]:
+    for pair in different[:_MAX_MERGES]:
         yield "".join(pair).replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
 
 

@@ -20,7 +20,7 @@ BLOCK = 1024
 """Number of ids in a block, which has one digest."""
 
 TOKENIZER, VOCABULARY, ADDED = "tokenizer.json", "vocab.json", "added_tokens.json"
-_LARGEST_ID = 1 << 24
+_MAX_ID = 1 << 24
 _SHOWN = 3
 
 Tokens = dict[int, str]
@@ -41,7 +41,7 @@ def tokens_of(document: Any) -> tuple[Tokens, Tokens]:
 
 
 def block_digests(tokens: Mapping[int, str], size: int) -> list[str]:
-    """For each block of ids below `size`, a digest of its ids and tokens."""
+    """A digest of the ids and tokens of each block of ids below `size`."""
     digests = []
     for start in range(0, size, BLOCK):
         block = [
@@ -89,7 +89,7 @@ def compare(
 
 def _by_id(vocabulary: Mapping[str, int]) -> Tokens:
     for token, number in vocabulary.items():
-        if type(number) is not int or not 0 <= number < _LARGEST_ID or type(token) is not str:
+        if type(number) is not int or not 0 <= number < _MAX_ID or type(token) is not str:
             raise Invalid(f"the token {str(token)[:40]!a} has an invalid id")
     return {number: token for token, number in vocabulary.items()}
 

@@ -14,10 +14,10 @@ from adaptry.bases.quantised.packed_weight import CODES, FourBitState, PackedPar
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
-MOST = 4096
+MAX_BLOCK = 4096
 """Maximum size of a state in bytes; real ones have fewer than 200."""
 
-_LIMITS = strictjson.JsonLimits(size=MOST, depth=3, nodes=64)
+_LIMITS = strictjson.JsonLimits(size=MAX_BLOCK, depth=3, nodes=64)
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _BLOCKSIZES = frozenset(2**power for power in range(5, 13))
 _CODES = 16
@@ -66,7 +66,7 @@ def _sides(written: object) -> tuple[int, int] | None:
 def _nested(
     document: Mapping[str, object], parts: Mapping[str, PackedPart], blocks: int
 ) -> tuple[int, float] | None:
-    """How many scales share a scale, and the offset that is added to each."""
+    """The number of scales that share a scale, and the offset that is added to each."""
     size, offset = document.get("nested_blocksize"), document.get("nested_offset")
     scales = parts.get("nested_absmax")
     if not isinstance(size, int) or size <= 0 or not isinstance(offset, int | float) or scales is None:

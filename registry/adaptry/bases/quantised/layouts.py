@@ -1,7 +1,8 @@
 """How each tool stores a quantised weight: the names and shapes that identify it, and its shape in the model.
 
 A rule examines a tensor and its siblings, and returns the packed weight or None. Sources: transformers'
-`quantizers/`, AutoGPTQ, AutoAWQ, compressed-tensors, and the checkpoints that they write.
+`quantizers/`, AutoGPTQ, AutoAWQ, compressed-tensors, torchao, HQQ, MLX and ModelOpt, and the checkpoints that
+they write.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.bases.conv1d import is_named_conv1d
 from adaptry.bases.quantised.four_bit import parse_four_bit_state
 from adaptry.bases.quantised.packed_weight import CODES, PackedPart, PackedWeight
+from adaptry.bases.quantised.torchao_state import shape_of_torchao
 from adaptry.core.lazy_dataclass import dataclass
 
 _SCALES = ("weight_scale_inv", "weight_scale")
@@ -23,27 +25,41 @@ _BESIDE = (
 )  # fmt: skip
 _EIGHT_BITS = {"F8_E4M3": "fp8", "F8_E5M2": "fp8", "I8": "compressed-tensors"}
 _PER_BLOCK = 32  # MXFP4: values per scale
+_PER_SCALE = 16  # NVFP4: values per scale
+_TORCHAO = "_qdata"
+_TORCHAO_PARTS = (
+    "scale", "zero_point", "scale_and_zero", "per_tensor_scale", "act_per_tensor_scale", "act_pre_scale",
+    "act_quant_scale", "act_quant_zero_point",
+)  # fmt: skip
+_HQQ_PARTS = (
+    "scale", "zero", "shape", "nbits", "group_size", "axis", "packing", "unpack_view_dtype", "view_as_float",
+    "compute_dtype", "quant_scale", "quant_zero", "offload_meta", "encoded_state_dict",
+    "stores_quant_config", "channel_wise", "optimize", "round_zero",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTensors:
-    """A checkpoint's tensors for rules. `read` returns the bytes of a small tensor. (`Any`: its config.)"""
+    """A checkpoint's tensors for rules. `read` returns the bytes of a small tensor, `metadata` an entry of a
+    file's metadata. (`Any`: the model's config.)
+    """
 
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
     config: Mapping[str, Any]
     read: Callable[[str], bytes]
+    metadata: Callable[[str, str], str | None] = lambda shard, name: None
 
     def parts(self, codes: str, stem: str, ends: tuple[str, ...]) -> dict[str, PackedPart]:
         """`codes`, and its siblings with these endings."""
         names = {CODES: codes} | {end: f"{stem}.{end}" for end in ends if f"{stem}.{end}" in self.tensors}
-        return {role: self._part(name) for role, name in names.items()}
+        return {role: self.part(name) for role, name in names.items()}
 
-    def _part(self, name: str) -> PackedPart:
+    def part(self, name: str) -> PackedPart:
         return PackedPart(name, self.shard_of[name], self.tensors[name])
 
     def is_transposed(self, stem: str) -> bool:
-        """Whether it is a Conv1D, which bitsandbytes packs transposed."""
+        """Whether it is a Conv1D, which quantisers pack transposed."""
         return is_named_conv1d(stem, str(self.config.get("model_type")))
 
 
@@ -86,7 +102,9 @@ def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight 
 
 
 def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`qweight` in I32 with `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
+    """`qweight` in I32 with `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs. GPTQ
+    packs a Conv1D as if it were linear.
+    """
     stem, mark, _ = name.rpartition(".qweight")
     codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
     if not mark or scales is None or len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in codes.shape:
@@ -104,7 +122,8 @@ def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
         inputs = 32 * rows // bits
     else:
         return None
-    return PackedWeight(f"{stem}.weight", "gptq", bits, (out, inputs), parts)
+    shape = (inputs, out) if files.is_transposed(stem) else (out, inputs)
+    return PackedWeight(f"{stem}.weight", "gptq", bits, shape, parts)
 
 
 def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | None:
@@ -117,16 +136,11 @@ def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | No
     if codes.dtype == "U8":
         shape = (codes.shape[0], 2 * codes.shape[1])
         return PackedWeight(f"{stem}.weight", "compressed-tensors", 4, shape, parts)
-    stored = parts.get("weight_shape")
-    if stored is None or stored.info.dtype not in ("I64", "I32") or stored.info.numel != 2:
+    sides = _stored_sides(parts.get("weight_shape"), files)
+    if sides is None or sides[0] != codes.shape[0]:
         return None
-    data = files.read(stored.name)
-    half = len(data) // 2
-    outputs, inputs = (int.from_bytes(data[at : at + half], "little", signed=True) for at in (0, half))
-    if outputs != codes.shape[0] or inputs <= 0:
-        return None
-    bits = 32 * codes.shape[1] // inputs
-    return PackedWeight(f"{stem}.weight", "compressed-tensors", bits, (outputs, inputs), parts)
+    bits = 32 * codes.shape[1] // sides[1]
+    return PackedWeight(f"{stem}.weight", "compressed-tensors", bits, sides, parts)
 
 
 def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
@@ -140,7 +154,10 @@ def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None
     parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
     if not set(_SCALES) & parts.keys():
         return None
-    return PackedWeight(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts)
+    method = _EIGHT_BITS[codes.dtype]
+    if method == "fp8" and _method(files.config) == "compressed-tensors":
+        method = "compressed-tensors fp8"
+    return PackedWeight(name, method, 8, codes.shape, parts)
 
 
 def mxfp4(name: str, files: CheckpointTensors) -> PackedWeight | None:
@@ -155,6 +172,87 @@ def mxfp4(name: str, files: CheckpointTensors) -> PackedWeight | None:
     return PackedWeight(stem, "mxfp4", 4, (experts, _PER_BLOCK * blocks, outputs), parts)
 
 
+def fused_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """Fused experts in eight bits and their own shape, with `…_scale_inv` or `…_scale` (transformers 5)."""
+    codes = files.tensors[name]
+    if codes.dtype not in _EIGHT_BITS or len(codes.shape) != 3:
+        return None
+    ends = [end for end in ("scale_inv", "scale") if f"{name}_{end}" in files.tensors]
+    parts = files.parts(name, name, ()) | {end: files.part(f"{name}_{end}") for end in ends}
+    return PackedWeight(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts) if ends else None
+
+
+def modelopt_four_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`weight` in U8 [out, in/2], with a float scale for 16 values and one for all, `weight_scale_2`."""
+    stem, mark, _ = name.rpartition(".weight")
+    codes, scales = files.tensors[name], files.tensors.get(f"{stem}.weight_scale")
+    if not mark or codes.dtype != "U8" or scales is None or f"{stem}.weight_scale_2" not in files.tensors:
+        return None
+    shape = (*codes.shape[:-1], 2 * codes.shape[-1])
+    if scales.dtype != "F8_E4M3" or scales.numel * _PER_SCALE != math.prod(shape):
+        return None
+    return PackedWeight(name, "nvfp4", 4, shape, files.parts(name, stem, (*_SCALES, *_BESIDE)))
+
+
+def bitnet(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`weight` in U8 [out/4, in], with one scale (transformers' BitNet)."""
+    stem, mark, _ = name.rpartition(".weight")
+    codes, scale = files.tensors[name], files.tensors.get(f"{stem}.weight_scale")
+    is_packed = codes.dtype == "U8" and len(codes.shape) == 2 and _method(files.config) == "bitnet"
+    if not mark or not is_packed or scale is None or scale.numel != 1:
+        return None
+    shape = (4 * codes.shape[0], codes.shape[1])
+    return PackedWeight(name, "bitnet", 2, shape, files.parts(name, stem, ("weight_scale",)))
+
+
+def eetq(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`weight` in I8 [in, out], with a scale per output, `weight_scales`."""
+    stem, mark, _ = name.rpartition(".weight")
+    codes, scales = files.tensors[name], files.tensors.get(f"{stem}.weight_scales")
+    if not mark or codes.dtype != "I8" or scales is None or scales.shape != codes.shape[1:]:
+        return None
+    return PackedWeight(name, "eetq", 8, codes.shape[::-1], files.parts(name, stem, ("weight_scales",)))
+
+
+def mlx(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`weight` in U32 [out, in*bits/32], with `scales` [out, in/group] and, in affine mode, `biases`."""
+    stem, mark, _ = name.rpartition(".weight")
+    codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
+    if not mark or codes.dtype != "U32" or scales is None or scales.shape[:-1] != codes.shape[:-1]:
+        return None
+    inputs = scales.shape[-1] * _mlx_group(files.config, stem)
+    if not inputs:
+        return None
+    bits = 32 * codes.shape[-1] // inputs
+    parts = files.parts(name, stem, ("scales", "biases"))
+    return PackedWeight(name, "mlx", bits, (*codes.shape[:-1], inputs), parts)
+
+
+def hqq(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`W_q`, with its shape in another tensor, and its settings in many more."""
+    stem, mark, _ = name.rpartition(".W_q")
+    parts = files.parts(name, stem, _HQQ_PARTS)
+    shape = _stored_sides(parts.get("shape"), files)
+    if not mark or shape is None:
+        return None
+    bits = 8 * files.tensors[name].size // math.prod(shape)
+    return PackedWeight(f"{stem}.weight", "hqq", bits, shape, parts)
+
+
+def torchao(name: str, files: CheckpointTensors) -> PackedWeight | None:
+    """`_weight_qdata`, with the type of the weight, and perhaps its shape, in the file's metadata."""
+    stem, _, last = name.rpartition(".")
+    if not stem or not last.startswith("_") or not last.endswith(_TORCHAO):
+        return None
+    own = last.removesuffix(_TORCHAO).removeprefix("_")
+    codes = files.tensors[name]
+    bits = 8 if codes.dtype in _EIGHT_BITS else 4
+    shape = shape_of_torchao(files.metadata(files.shard_of[name], f"{stem}.{own}"), codes)
+    found = [end for end in _TORCHAO_PARTS if f"{stem}._{own}_{end}" in files.tensors]
+    parts = files.parts(name, stem, ()) | {end: files.part(f"{stem}._{own}_{end}") for end in found}
+    return PackedWeight(f"{stem}.{own}", "torchao", bits, shape, parts) if shape else None
+
+
 LAYOUTS: tuple[Callable[[str, CheckpointTensors], PackedWeight | None], ...] = (
     bitsandbytes_four_bit,
     bitsandbytes_eight_bit,
@@ -162,6 +260,13 @@ LAYOUTS: tuple[Callable[[str, CheckpointTensors], PackedWeight | None], ...] = (
     compressed_tensors,
     scaled_eight_bit,
     mxfp4,
+    fused_eight_bit,
+    modelopt_four_bit,
+    bitnet,
+    eetq,
+    mlx,
+    hqq,
+    torchao,
 )
 
 
@@ -176,3 +281,28 @@ def _bits(config: Mapping[str, Any]) -> int:
     written = config.get("quantization_config")
     bits = written.get("bits") if isinstance(written, dict) else None
     return bits if bits in (2, 3, 4, 8) else 0
+
+
+def _method(config: Mapping[str, Any]) -> object:
+    written = config.get("quantization_config")
+    return written.get("quant_method") if isinstance(written, dict) else None
+
+
+def _mlx_group(config: Mapping[str, Any], stem: str) -> int:
+    """The values per scale of a module, which may have settings of its own; 0 if the config has none."""
+    written = config.get("quantization")
+    if not isinstance(written, dict):
+        return 0
+    own = written.get(stem)
+    size = (own if isinstance(own, dict) else written).get("group_size")
+    return size if isinstance(size, int) and size > 0 else 0
+
+
+def _stored_sides(part: PackedPart | None, files: CheckpointTensors) -> tuple[int, int] | None:
+    """The shape of a matrix that is stored as a tensor of two integers."""
+    if part is None or part.info.dtype not in ("I64", "I32") or part.info.numel != 2:
+        return None
+    data = files.read(part.name)
+    half = len(data) // 2
+    rows, columns = (int.from_bytes(data[at : at + half], "little", signed=True) for at in (0, half))
+    return (rows, columns) if rows > 0 and columns > 0 else None

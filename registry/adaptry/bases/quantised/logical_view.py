@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.quantised.four_bit import MOST
+from adaptry.bases.quantised.four_bit import MAX_BLOCK
 from adaptry.bases.quantised.layouts import LAYOUTS, CheckpointTensors, has_all_codes
 from adaptry.bases.quantised.packed_weight import CODES, PackedWeight
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.lazy_dataclass import dataclass
 
-_MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
+_MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", ".W_q", "_blocks", "_proj", "_qdata")
+"""Endings of names that a rule may recognise. (Fused experts end in `_proj`.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
     """
     packed: dict[str, PackedWeight] = {}
     with _reading(checkpoint) as read:
-        files = CheckpointTensors(checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read)
+        files = CheckpointTensors(
+            checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read, _metadata(checkpoint)
+        )
         for name in checkpoint.tensors:
             if name.endswith(_MARKS) or ".quant_state." in name:
                 found = next(filter(None, (rule(name, files) for rule in LAYOUTS)), None)
@@ -62,6 +65,10 @@ def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
     return LogicalView(replace(checkpoint, tensors=tensors, shard_of=shard_of), packed)
 
 
+def _metadata(checkpoint: HfCheckpoint) -> Callable[[str, str], str | None]:
+    return lambda shard, name: checkpoint.shards[shard].metadata.get(name)
+
+
 @contextlib.contextmanager
 def _reading(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], bytes]]:
     """Reads of small tensors; a file is opened when it is first needed."""
@@ -72,8 +79,8 @@ def _reading(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], bytes]]:
             shard, info = checkpoint.shard_of[name], checkpoint.tensors[name]
             if shard not in opened:
                 opened[shard] = stack.enter_context(checkpoint.open_shard(shard))
-            data = opened[shard](info.start, min(info.size, MOST))
-            if len(data) != min(info.size, MOST):
+            data = opened[shard](info.start, min(info.size, MAX_BLOCK))
+            if len(data) != min(info.size, MAX_BLOCK):
                 raise InvalidWeights(f"{shard} ended inside {name}; is the download complete?")
             return data
 

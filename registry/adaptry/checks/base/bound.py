@@ -91,7 +91,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
     yield from _used_otherwise(bound)
-    if str(bound.base.facts.get("quantization")).startswith("bitsandbytes"):
+    if bound.base.facts.get("quantization"):
         yield from _refused_by_quantised_layers(bound)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]

@@ -33,14 +33,16 @@ _CODES: Mapping[WhyMissing, str] = {
 }
 
 
-_PACKED = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
+_TASKS_WITHOUT_HEAD = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
+"""The tasks whose classes in transformers add no module to the base's."""
+_PACKED = frozenset(["I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2"])
 
 
 def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
     """The findings about `adapter`, placed in `base`."""
     yield from _missing(placement, base)
     yield from _blocks(placement, base)
-    yield from _missing_extras(placement)
+    yield from _missing_extras(adapter, placement)
     yield from _extra_shapes(placement)
     yield from _tokens(adapter, placement)
     yield from _biases(placement, base)
@@ -144,8 +146,8 @@ def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
 
 
 def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """How a module's factors differ from the weight that they change, as the end of a sentence; None if they
-    fit.
+    """The difference between a module's factors and the weight that they change, as the end of a sentence;
+    None if they fit.
     """
     module = placed.module
     if placed.expert is not None:  # placed by its shape
@@ -202,7 +204,7 @@ def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
         yield build_finding("shape_mismatch", f"{shorten_names(fold_layer_numbers(paths))}: {reason}", paths)
 
 
-def _missing_extras(placement: ModuleMap) -> Iterator[Finding]:
+def _missing_extras(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
     heads = [extra.target for extra in placement.missing_extras if extra.kind == "module"]
     others = [
         extra.target
@@ -210,7 +212,13 @@ def _missing_extras(placement: ModuleMap) -> Iterator[Finding]:
         if extra.kind != "module" and not _is_renamed(extra, placement)
     ]
     if heads:
-        yield build_finding("new_head", f"the base has no {shorten_names(fold_layer_numbers(heads))}", heads)
+        task = adapter.config.fields.get("task_type")
+        is_dropped = adapter.format is PEFT and task in _TASKS_WITHOUT_HEAD
+        reason = f"the base has no {shorten_names(fold_layer_numbers(heads))}"
+        if is_dropped:
+            yield build_finding("saved_module_dropped", f"{reason}, and task_type is {task}", heads)
+        else:
+            yield build_finding("new_head", reason, heads)
     if others:
         yield build_finding(
             "extra_missing", f"the base has no {shorten_names(fold_layer_numbers(others))}", others

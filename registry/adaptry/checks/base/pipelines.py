@@ -113,8 +113,9 @@ def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
-    """How a module's factors differ from the weight that they change, as the end of a sentence; None if they
-    fit."""
+    """The difference between a module's factors and the weight that they change, as the end of a sentence;
+    None if they fit.
+    """
     inputs = math.prod(shape[1:]) if module.kind == "flat" else shape[1]
     if module.fan_in not in (0, inputs):  # 0: its tensors do not determine it
         return f"takes {module.fan_in:,} inputs, but this base's weight has {inputs:,}"

@@ -40,7 +40,7 @@ _STEPS = {
 _MIB = 1 << 20
 _LIMITS = JsonLimits(size=64 * _MIB, depth=16, nodes=6_000_000)
 _TEMPLATE_LIMITS = JsonLimits(size=4 * _MIB, depth=16, nodes=20_000)
-_SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
+_SLOTS = ProcessSlots(running=2, waiting=8, timeout=120.0)
 
 
 def check_tokenizer(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def _tokens(adapter: Adapter, base: BaseRecord, found: Mapping[str, Any]) -> Ite
         shown = [f"{token[:40]!a}" for token in found["examples"]]
         reason = f"it adds {format_count(found['new'], 'token')}: {shorten_names(shown)}"
         rows = _rows(base)
-        if rows is not None and found["last"] >= rows and not _brings_embedding(adapter):
+        if rows is not None and found["last"] >= rows and not _has_whole_embedding(adapter):
             reason += f"; the last one is {found['last']:,}, but the base's embedding has {rows:,} rows"
             yield build_finding("tokens_without_rows", reason)
         else:
@@ -151,8 +151,8 @@ def _rows(base: BaseRecord) -> int | None:
     return base.tensors[embedding].shape[0] if embedding else None
 
 
-def _brings_embedding(adapter: Adapter) -> bool:
-    """Whether it has a complete embedding, which may have more rows than the base's."""
+def _has_whole_embedding(adapter: Adapter) -> bool:
+    """Whether the adapter has a complete embedding, which may have more rows than the base's."""
     return any(
         extra.kind != "token_rows" and extra.target.split(".")[-2] in INPUT_EMBEDDINGS
         for extra in adapter.spec.extras
@@ -160,7 +160,7 @@ def _brings_embedding(adapter: Adapter) -> bool:
 
 
 def _template(adapter: Adapter) -> Digest | None:
-    """Raises `Invalid`."""
+    """The digest of the adapter's chat template; None if it has none. Raises `Invalid`."""
     sizes = adapter.content.sizes
     for name in chat_template.FILES:
         if name not in sizes:

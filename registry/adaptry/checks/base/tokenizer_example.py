@@ -17,7 +17,7 @@ from adaptry.core.processes.worker_pool import run_in_worker
 from adaptry.core.report import Finding
 
 _MIB = 1 << 20
-_LARGEST = 64 * _MIB
+_MAX_BYTES = 64 * _MIB
 _CODES = frozenset(["tokenization_differs", "tokenizer_differs"])
 
 
@@ -42,9 +42,9 @@ def with_example(
 def _example(adapter: Adapter, base: BaseRecord, folders: Iterable[Path]) -> str | None:
     size = adapter.content.sizes.get(TOKENIZER)
     folder = next((each for each in folders if tokenization_of(each) == base.tokenization), None)
-    if folder is None or base.tokenization is None or size is None or size > _LARGEST:
+    if folder is None or base.tokenization is None or size is None or size > _MAX_BYTES:
         return None
-    ours, theirs = adapter.content.read_all(TOKENIZER, _LARGEST), (folder / TOKENIZER).read_bytes()
+    ours, theirs = adapter.content.read_all(TOKENIZER, _MAX_BYTES), (folder / TOKENIZER).read_bytes()
     mib = (len(ours) + len(theirs)) // _MIB + 1
     limits = ProcessLimits(10.0 + 2.0 * mib, (1024 + 64 * mib) * _MIB)
     try:

@@ -156,8 +156,9 @@ def bypassed_rows(
 
 
 def is_unused_copy(facts: Mapping[str, Any], extra: ExtraTarget) -> bool:
-    """Whether it is a copy of a module that the model never calls: PEFT puts it in the module's place, so the
-    weight itself is unchanged, even in a merge. A copy with more rows shows a resized vocabulary.
+    """Whether the weight is a copy of a module that the model never calls. PEFT puts the copy in the module's
+    place, so the weight itself is unchanged, even in a merge. A copy with more rows shows a resized
+    vocabulary.
     """
     path = extra.extra.target.removesuffix(".weight")
     is_same = extra.extra.kind == "module" and extra.extra.shape == extra.weight.shape

@@ -74,7 +74,9 @@ class LoadedModel:
 
     @property
     def _has_other_head(self) -> bool:
-        """Whether it has a head of another name or no head. (The checkpoint stores no tensor of a head.)"""
+        """Whether the model has a head of another name or no head. (The checkpoint stores no tensor of a
+        head.)
+        """
         is_encoder = self.saved_class.endswith("EncoderModel")
         return is_encoder or bool(has_head(self.saved_class) and is_known_type(self.model_type))
 

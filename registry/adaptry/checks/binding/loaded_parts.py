@@ -92,7 +92,9 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> DroppedPart | N
 
 
 def _other_numbers(model: LoadedModel, target: TargetTensor, own: str) -> str | None:
-    """How rank or scale of a LoRA's module differ from those that PEFT looks up by its name in the model."""
+    """The difference between the rank or scale of a LoRA's module and those that PEFT looks up by its name in
+    the model.
+    """
     if model.adapter.spec.method != "lora":
         return None
     module = target.module
@@ -266,7 +268,7 @@ def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Ite
 
 
 def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None:
-    """Why PEFT drops it: an embedding whose rows a LoRA trains has another wrapper."""
+    """Why PEFT drops a whole weight: an embedding whose rows a LoRA trains has another wrapper."""
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
     is_wrapped = f"{_TOKEN_ADAPTER}{BASE_LAYER}.{parameter}" in extra.tensor
@@ -300,8 +302,8 @@ def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None
 
 
 def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
-    """Whether TRAINABLE_TOKENS trains rows of it: it does by default, and if the module is tied to the
-    embedding.
+    """Whether TRAINABLE_TOKENS trains rows of the module: it does so by default, and if the module is tied to
+    the embedding.
     """
     is_default = model.adapter.config.fields.get("target_modules") is None
     path = placed.extra.target.rpartition(".")[0]

@@ -1,7 +1,9 @@
-"""Methods that PEFT cannot use on weights that bitsandbytes quantised, since it reads them as plain numbers.
+"""Methods that PEFT cannot use on quantised weights, since it reads them as plain numbers or has no layer for
+them.
 
-A LoRA's layers know these weights. Most other methods use the layer for an `nn.Linear`, since the layers of
-bitsandbytes are subclasses of it. Observed with PEFT 0.21 and bitsandbytes 0.50, for weights in 4 and 8 bits.
+A LoRA's layers know most of these weights. Other methods mostly use the layer for an `nn.Linear`: those of
+bitsandbytes and compressed-tensors are subclasses of it, and a weight of torchao is a tensor in a plain one.
+Those of GPTQ and AWQ are neither.
 """
 
 from __future__ import annotations
@@ -15,35 +17,43 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.bases.module_map import TargetTensor
 from adaptry.checks.binding.loaded_model import bare_path
+from adaptry.checks.binding.quantised_refusals import find_refusals
 
-_REFUSED = frozenset(["adamss", "delora", "frod", "glora", "osf", "psoft", "tinylora"])
-_REFUSED_IN_4_BIT = frozenset(["deft", "hra", "loha", "lokr", "peanut", "supertuning"])
-"""These read the shape of a weight, which 4-bit codes do not have."""
-_REFUSED_IN_8_BIT = frozenset(["supertuning"])
-_REFUSED_STARTS = ("mica", "orthogonal", "pissa")
-_CODES = ("I8", "U8")
+_CODES = ("I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2")
 
 
 def refused_by_quantised_layers(
     adapter: Adapter, base: BaseRecord, placed: Iterable[TargetTensor]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Why PEFT cannot use an adapter unmerged on a base that bitsandbytes quantised, as a sentence without a
-    full stop, with the paths of its modules.
+    """Why PEFT cannot use an adapter unmerged on a quantised base, as a sentence without a full stop, with
+    the paths of its modules.
     """
-    _, _, kind = str(base.facts.get("quantization")).partition(" ")
-    if adapter.format is not PEFT:
+    quantization = str(base.facts.get("quantization"))
+    refused = find_refusals(quantization)
+    if adapter.format is not PEFT or refused is None:
         return
     paths = [bare_path(each.module.path) for each in placed if base.tensors[each.tensor].dtype in _CODES]
     method = adapter.spec.method
     if not paths:
         return
-    what = f"weights that bitsandbytes quantised ({kind})"
-    if method == "unilora":
-        yield f"PEFT rounds Uni-LoRA's scales to whole numbers, so it changes nothing on {what}", paths
-    refused = _REFUSED | (_REFUSED_IN_4_BIT if kind.endswith("4-bit") else _REFUSED_IN_8_BIT)
-    if method in refused:
+    what = f"weights that are quantised ({quantization}){refused.condition}"
+    if method in refused.idle:
+        yield f"{METHODS[method].title} changes nothing on {what}", paths
+    if method in refused.methods:
         yield f"PEFT raises an error for {METHODS[method].title} on {what}", paths
-    if method == "lora" and (start := lora_variant(adapter.config).initialisation).startswith(
-        _REFUSED_STARTS
-    ):
+    is_16_bit = not {"BF16", "F16"}.isdisjoint(tensor.dtype for tensor in base.tensors.values())
+    if method in refused.in_float32 and is_16_bit:
+        yield (
+            f"PEFT's layer of {METHODS[method].title} returns float32 on {what}, so a model in 16 bits raises"
+            " an error unless it is called under torch.autocast",
+            paths,
+        )
+    if method == "miss" and not refused.has_bat and adapter.config.fields.get("init_weights") == "bat":
+        yield f"PEFT raises an error for MiSS with init_weights='bat' on {what}", paths
+    if method != "lora" or method in refused.methods:
+        return
+    variant = lora_variant(adapter.config)
+    if variant.is_dora and not refused.has_dora:
+        yield f"PEFT raises an error for DoRA on {what}", paths
+    if (start := variant.initialisation).startswith(refused.starts):
         yield f"init_lora_weights is {start!a}, which PEFT cannot compute for {what}", paths

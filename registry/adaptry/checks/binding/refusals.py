@@ -83,10 +83,10 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield from _ranks_of_no_module(model)
     if model.adapter.spec.method == "tinylora":
         yield from _shared_vectors(model)
-    if model.adapter.spec.method == "shadow":
-        from adaptry.checks.binding.shadow_shapes import unlike_base_layers  # few adapters need it
+    if model.adapter.spec.method in ("shadow", "vblora"):
+        from adaptry.checks.binding.refused_tensors import refused_tensors  # few adapters need it
 
-        yield from unlike_base_layers(model)
+        yield from refused_tensors(model)
     if model.adapter.config.flag("lora_bias") and any(map(is_embedding, _adapted(model))):
         yield "lora_bias is set, which PEFT does not support for embeddings"
     reason = refused_module(model.adapter.spec.method, model.model_type, _selected_matrices(model))
@@ -146,11 +146,11 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
     method = model.adapter.spec.method
     if method == "osf" or model.targets.is_free or model.targets.is_all_linear:
         return  # OSF ignores them
-    parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
+    parameters, minimum = model.names.parameters, 1 if method == "ln_tuning" else 2
     for path in sorted(model.names.modules):
         is_head = f"{path}.bias" in parameters  # its weight is tied, and not stored
         shape = parameters.get(f"{path}.weight", None if is_head else ())
-        has_matrix = shape is None or len(shape) >= least
+        has_matrix = shape is None or len(shape) >= minimum
         has_matrix = has_matrix or any(f"{path}.{name}" in parameters for name in _MATRICES)
         is_layer = has_matrix and not _is_router(model, path)
         if not is_layer and model.reason_not_adapted(path) is None:
@@ -167,7 +167,7 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
 
 
 def _is_router(model: LoadedModel, path: str) -> bool:
-    """Whether the module chooses between fused experts: a class of transformers 5, of which PEFT adapts only
+    """Whether the module is a router of fused experts, a class of transformers 5 of which PEFT adapts only
     the parameter.
     """
     around, _, name = path.rpartition(".")
@@ -204,7 +204,9 @@ def _token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
 
 
 def _rows_of_input(model: LoadedModel) -> Iterator[str]:
-    """TRAINABLE_TOKENS wraps an input embedding again that it counts among those that are tied to it."""
+    """Input embeddings that TRAINABLE_TOKENS wraps twice, since it counts them among the modules that are
+    tied to them.
+    """
     if model.adapter.spec.method != "trainable_tokens" or not model.is_input_among_tied:
         return
     is_default = model.adapter.config.fields.get("target_modules") is None
@@ -219,7 +221,7 @@ def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
     """
     if model.adapter.spec.method == "trainable_tokens":
         return
-    for extra in _held(module_map):
+    for extra in _trained_rows(module_map):
         path = extra.extra.target.removesuffix(".weight")
         if model.adapter.config.is_saved(path):
             yield f"the config saves {path} whole (modules_to_save) and also trains token rows of it"
@@ -231,7 +233,7 @@ def _rows_inside_dora(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     """PEFT also trains the rows in a head that is tied to the embedding, inside the head's update. DoRA reads
     the head's bias, an attribute that the layer for the rows does not have.
     """
-    if "dora" not in model.adapter.spec.traits or not _held(module_map):
+    if "dora" not in model.adapter.spec.traits or not _trained_rows(module_map):
         return
     heads = [
         each.module.path for each in module_map.placed if each.tied and not is_embedding(each.module.path)
@@ -247,7 +249,7 @@ def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> It
     config = model.adapter.config
     if model.adapter.spec.method != "trainable_tokens" or config.fields.get("target_modules") is None:
         return
-    held = {extra.extra.target for extra in _held(module_map)}
+    held = {extra.extra.target for extra in _trained_rows(module_map)}
     tied = {weight.removesuffix(".weight") for weight in held}  # an embedding that is not stored itself
     modules = {*model.names.modules, *parameterless_modules(model.model_type, model.names.modules), *tied}
     model.targets.prepare(modules)
@@ -317,7 +319,7 @@ def _is_other_end_of_tie(
 ) -> bool:
     """Whether the file has these rows for the other side of a tied embedding: PEFT stores them once."""
     same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
-    paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}
+    paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _trained_rows(module_map)}
     is_forced = model.is_head_forced and HEAD.endswith(end)
     return (
         bool(same)
@@ -326,15 +328,19 @@ def _is_other_end_of_tie(
     )
 
 
-def _held(module_map: ModuleMap) -> list[ExtraTarget]:
+def _trained_rows(module_map: ModuleMap) -> list[ExtraTarget]:
     return [extra for extra in module_map.extras if extra.extra.kind == "token_rows"]
 
 
 def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
-    """Problems of an embedding's indices: each must be a row of it, none twice, as many as the file has
-    rows.
+    """Problems of an embedding's indices: each must be one of its rows, none may occur twice, and there must
+    be as many as the file has rows.
     """
-    held = [extra for extra in _held(module_map) if extra.extra.target.removesuffix(".weight").endswith(end)]
+    held = [
+        extra
+        for extra in _trained_rows(module_map)
+        if extra.extra.target.removesuffix(".weight").endswith(end)
+    ]
     if not held:
         embedding = end or "the input embedding"
         listed = format_count(len(rows), "token row")

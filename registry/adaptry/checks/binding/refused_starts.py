@@ -44,6 +44,8 @@ def _reason(start: str, target: TargetTensor, model: LoadedModel, *, is_paramete
     match target.orientation:
         case "embedding":
             return None
+        case _ if start.startswith("pissa") and target.module.scale <= 0:
+            return f"but its scale is {target.module.scale:g} (alpha_pattern), whose square root is NaN"
         case "conv" if start != "lora_ga":
             return "which PEFT does not know for convolutions"
         case "attention" if start != "eva":

@@ -175,7 +175,7 @@ class ModuleTargets:
         return None
 
     def _is_tied_head(self, path: str) -> bool:
-        """Whether it is a head that shares the adapter of the embedding to which it is tied."""
+        """Whether the module is a head that shares the adapter of the embedding to which it is tied."""
         has_its_name = is_head(path) or is_head_of_type(path, self._model_type)
         return has_its_name and self._may_be_tied and self._config.ties_updates
 

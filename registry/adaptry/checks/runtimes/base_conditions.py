@@ -32,15 +32,15 @@ def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
     )
 
 
-def vocabulary_beyond(most: int) -> Condition:
+def vocabulary_beyond(maximum: int) -> Condition:
     """An update of an output head whose vocabulary is larger than the engine's kernels support."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        heads = [m for m in subject.spec.modules if last_name(m.path) == "lm_head" and m.fan_out > most]
+        heads = [m for m in subject.spec.modules if last_name(m.path) == "lm_head" and m.fan_out > maximum]
         if not heads:
             return None
         return ConditionMatch(
-            f"lm_head has {heads[0].fan_out:,} rows, but at most {most:,} are supported", (heads[0].path,)
+            f"lm_head has {heads[0].fan_out:,} rows, but at most {maximum:,} are supported", (heads[0].path,)
         )
 
     return found

@@ -36,7 +36,7 @@ class AdapterSize(BaseModel):
 
 
 class ServerPlan(BaseModel):
-    """How to start a server. `slot_bytes` is the size of one slot, `total_bytes` that of all. If the engine
+    """The plan of a server. `slot_bytes` is the size of one slot, `total_bytes` that of all. If the engine
     reserves no slots, they are the size of the largest adapter and the sum of all. `targets` are the modules'
     last names.
     """
@@ -75,7 +75,9 @@ def build_server_plan(
     targets = sorted({target for subject in served for target in subject.spec.targets})
     needs = ServerNeeds(_rank(served, engine, runtime), count, tuple(targets))
     slot = (
-        _slot_bytes(served, needs.rank) if engine.reserves_slots else max(_own(one.adapter) for one in served)
+        _slot_bytes(served, needs.rank)
+        if engine.reserves_slots
+        else max(_adapter_bytes(one.adapter) for one in served)
     )
     return ServerPlan(
         runtime=str(_started(engine, runtime, needs)),
@@ -84,7 +86,9 @@ def build_server_plan(
         slots=count,
         targets=needs.targets,
         slot_bytes=slot,
-        total_bytes=slot * count if engine.reserves_slots else sum(_own(one.adapter) for one in served),
+        total_bytes=slot * count
+        if engine.reserves_slots
+        else sum(_adapter_bytes(one.adapter) for one in served),
         adapters=sized,
     )
 
@@ -93,12 +97,12 @@ def _sized(name: str, subject: CheckSubject, runtime: Runtime) -> AdapterSize:
     return AdapterSize(
         name=name,
         rank=largest_rank(subject),
-        bytes=_own(subject.adapter),
+        bytes=_adapter_bytes(subject.adapter),
         verdict=check_runtime(subject.adapter, runtime, subject.base),
     )
 
 
-def _own(adapter: Adapter) -> int:
+def _adapter_bytes(adapter: Adapter) -> int:
     return adapter.spec.parameters * _NUMBER
 
 

@@ -338,8 +338,8 @@ def _extras(subject: CheckSubject, chosen: Callable[[ExtraWeight], bool]) -> Con
 
 
 def is_embedding_copy(extra: ExtraWeight) -> bool:
-    """Whether it is the copy of an embedding or head that PEFT saves with an update; others replace the
-    base's weight.
+    """Whether the weight is the copy of an embedding or head that PEFT saves with an update; others replace
+    the base's weight.
     """
     is_table = extra.kind == "saved_embedding" and extra.target.split(".")[-2] in _TABLES
     return is_table and ".base_layer." in extra.tensor
@@ -355,7 +355,7 @@ def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
 
 
 def _ratio(served: float, trained: float) -> float | None:
-    """The factor by which it is too strong; None if it is right."""
+    """The factor by which the engine's scale is too large; None if the scale is right."""
     if math.isclose(served, trained, rel_tol=1e-6):
         return None
     return served / trained if trained else math.inf

@@ -22,11 +22,13 @@ def not_in_its_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
     """Modules of a layer that a known base does not have, or with a name that this layer does not have."""
     if subject.base is None:
         return None
-    known = {_place(name.rpartition(".")[0]) for name in subject.base.tensors}
+    known = {_layer_and_name(name.rpartition(".")[0]) for name in subject.base.tensors}
     wrong = [
         module.path
         for module in subject.spec.modules
-        if module.kind == "linear" and _LAYER.search(module.path) and _place(module.path) not in known
+        if module.kind == "linear"
+        and _LAYER.search(module.path)
+        and _layer_and_name(module.path) not in known
     ]
     return (
         ConditionMatch(
@@ -82,7 +84,7 @@ def _bare(path: str) -> str:
     return path.replace(".base_layer", "")
 
 
-def _place(path: str) -> tuple[str, str]:
+def _layer_and_name(path: str) -> tuple[str, str]:
     """The layer's number and the last name, the only parts that the engine uses."""
     match = _LAYER.search(path)
     return (match[1] if match else "", last_name(path))

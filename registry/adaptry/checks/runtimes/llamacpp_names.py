@@ -15,6 +15,13 @@ from adaptry.adapters.methods.extras import PREFIX
 REMOVED_PARTS = (PREFIX, "language_model.")
 """Parts that it first removes from a name (`get_base_tensor_name`, `filter_tensors`)."""
 
+_TOWERS = re.compile(
+    r"(?:mlp|(?:vit|vpm|siglip2|conformer|merger|resampler|sound_encoder|sound_projection|speech_embeddings)\.)"
+    r"|.*(?:(?:visual|vision|audio|talker|token2wav|code2wav|projector|patch_merger|patch_merge_mlp)\."
+    r"|vision_|audio_|pre_mm_projector_norm|image_newline|view_seperator|patch_embed|model\.connector\.)"
+)
+"""Tensors of towers and connectors, which it leaves out (`TextModel.filter_tensors`)."""
+
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "self_attn.o_proj": ("self_attn.dense", "self_attn.out_proj", "self_attn.linear_attn", "attention.dense"),
     "mlp.gate_proj": ("feed_forward.w1", "feed_forward.gate_proj"),
@@ -35,3 +42,8 @@ def first_alias(path: str) -> str:
     """The module's path, with its name replaced by the first equivalent name in the table."""
     match = _IN_LAYER.fullmatch(path)
     return match["layer"] + _FIRST.get(match["name"], match["name"]) if match else path
+
+
+def is_in_tower(path: str) -> bool:
+    """Whether the converter leaves the module out, because its name is that of a tower or connector."""
+    return _TOWERS.match(f"{path}.weight") is not None

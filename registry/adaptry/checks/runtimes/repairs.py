@@ -80,6 +80,14 @@ FILL_PARTS = (
 )
 JOIN_EXPERTS = "fuse its experts: adaptry convert REF --layout transformers5 -o NAME"
 SPLIT_EXPERTS = "separate its experts: adaptry convert REF --layout transformers4 -o NAME"
+WRITE_GGUF = (
+    "write it as GGUF: adaptry export REF --for ENGINE --base BASE -o ./DIR; or give the converter the model"
+    " that the base was quantised from"
+)
+FILL_EXPERTS = (
+    "write it as GGUF: adaptry export REF --for ENGINE --base BASE -o ./DIR; or, if PEFT refuses it too,"
+    " serve it with the versions of PEFT and transformers that trained it"
+)
 DROP_COPIES = (
     "nothing, if no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the"
     " copy out; otherwise merge it: adaptry merge --base BASE REF -o DIR"

@@ -20,7 +20,7 @@ GRAMMAR = "write ENGINE[@VERSION][,option=value…], as in vllm@0.33,max_lora_ra
 _HEAD = re.compile(r"(?P<engine>[a-z][a-z0-9_.-]*)(?:@v?(?P<version>\d{1,9}(?:\.\d{1,9}){0,3}))?")
 _OPTION = re.compile(r"--?(?=[a-z])|")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LONGEST = 1024
+_MAX_LENGTH = 1024
 
 Version = tuple[int, ...]
 
@@ -36,9 +36,9 @@ class Runtime:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The runtime in `text`. Raises `Invalid` with the grammar."""
-        head, *rest = text[: _LONGEST + 1].strip().split(",")
+        head, *rest = text[: _MAX_LENGTH + 1].strip().split(",")
         found = _HEAD.fullmatch(head.strip().lower())
-        if found is None or len(text) > _LONGEST:
+        if found is None or len(text) > _MAX_LENGTH:
             raise Invalid(f"not a runtime: {text[:80]!r} ({GRAMMAR})")
         options: dict[str, str] = {}
         for part in rest:

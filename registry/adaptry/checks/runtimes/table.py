@@ -28,7 +28,7 @@ ENGINES: Mapping[str, RuntimeRules] = {
     )
 }
 
-_ALSO = {
+_ALIASES = {
     "llamacpp": "llama.cpp",
     "mistralrs": "mistral.rs",
     "trtllm": "tensorrt-llm",
@@ -39,7 +39,7 @@ _ALSO = {
 def parse_runtime(text: str) -> Runtime:
     """Parses a runtime. Raises `Invalid`, with the list of engines or options, if either is unknown."""
     given = Runtime.parse(text)
-    runtime = Runtime(_ALSO.get(given.engine, given.engine), given.version, given.options)
+    runtime = Runtime(_ALIASES.get(given.engine, given.engine), given.version, given.options)
     engine = ENGINES.get(runtime.engine)
     if engine is None:
         near = suggestion(given.engine, ENGINES) or f" (one of: {', '.join(ENGINES)})"

@@ -46,7 +46,7 @@ def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = 
 
 
 def check_all_runtimes(adapter: Adapter, base: BaseRecord | None = None) -> tuple[RuntimeVerdict, ...]:
-    """How every engine treats it, in the version of the rules and with default options."""
+    """The verdict of every engine on the adapter, in the version of the rules and with default options."""
     return tuple(check_runtime(adapter, Runtime(name), base) for name in ENGINES)
 
 

@@ -282,6 +282,22 @@ VLLM = RuntimeRules(
             "vllm/model_executor/models/interfaces.py · SupportsLoRA",
         ),
         RuntimeRule(
+            "module_split",
+            "refuses",
+            "`gate_up_proj` of GLM-4, which it knows only as `gate_proj` and `up_proj` (of 0.32)",
+            vllm_classes.split_modules,
+            repairs.MERGE,
+            "vllm/lora/worker_manager.py · _load_adapter: packed_modules_mapping",
+        ),
+        RuntimeRule(
+            "not_applied",
+            "changes",
+            "`c_attn` of GPTBigCode (StarCoder): it ignores its update (observed in 0.32)",
+            vllm_classes.unapplied_modules,
+            repairs.MERGE,
+            "vllm/model_executor/models/transformers/fusers/packed_qkv.py",
+        ),
+        RuntimeRule(
             "embeddings",
             "refuses",
             "an update of an embedding or of `lm_head` that the base's class in vLLM does not list in"

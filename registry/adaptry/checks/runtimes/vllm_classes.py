@@ -122,11 +122,36 @@ EMBEDDING_MODULES: Mapping[str, frozenset[str]] = {
 }
 """By class, the modules besides linear layers that an adapter may update. A test compares both tables."""
 
+SPLIT_MODULES: Mapping[str, frozenset[str]] = {"Glm4ForCausalLM": frozenset({"gate_up_proj"})}
+"""By class, modules of the base that vLLM knows in adapters only as several (`packed_modules_mapping`). Other
+classes split no module that their models in transformers have as one. A test compares them."""
+UNAPPLIED_MODULES: Mapping[str, frozenset[str]] = {"GPTBigCodeForCausalLM": frozenset({"c_attn"})}
+"""By class, modules whose updates vLLM loads and does not apply."""
+
 
 def takes_no_adapters(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A base whose class in vLLM takes no adapters. Needs the base."""
     name = architecture(subject.base)
     return ConditionMatch(f"its class {name} takes no adapters") if name in WITHOUT_ADAPTERS else None
+
+
+def split_modules(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Updates of modules that the base's class knows only as several. Needs the base."""
+    return _of_class(subject, SPLIT_MODULES)
+
+
+def unapplied_modules(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Updates of modules that the base's class does not apply. Needs the base."""
+    return _of_class(subject, UNAPPLIED_MODULES)
+
+
+def _of_class(subject: CheckSubject, names: Mapping[str, frozenset[str]]) -> ConditionMatch | None:
+    name = architecture(subject.base)
+    own = names.get(name, frozenset())
+    paths = [module.path for module in subject.spec.modules if last_name(module.path) in own]
+    if not paths:
+        return None
+    return ConditionMatch(f"{shorten_names(fold_layer_numbers(paths))} of its class {name}", tuple(paths))
 
 
 def unlisted_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:

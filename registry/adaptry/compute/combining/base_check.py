@@ -11,7 +11,7 @@ from adaptry.checks.binding import bind, require_complete
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
 
-_SAME = ("exact", "same_weights", "cast")
+_SAME_BASE = ("exact", "same_weights", "cast")
 
 
 def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[str]:
@@ -41,7 +41,7 @@ def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> l
     between = (
         f"{other.label} is for the base {other.base.id.brief}, but {first.label} for {first.base.id.brief}"
     )
-    if found.level in _SAME:
+    if found.level in _SAME_BASE:
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(

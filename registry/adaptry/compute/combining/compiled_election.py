@@ -19,14 +19,14 @@ from adaptry.compute.combining.sparsity import MagnitudeThreshold, RandomMask, k
 if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import DenseRows, FuseFunction, PruneFunction
 
-_MOST = 8  # updates; torch adds more than 16 in another order
+_MAX_UPDATES = 8  # updates; torch adds more than 16 in another order
 
 
 def elected_rows(
     updates: Sequence[DenseRows], prunes: Sequence[PruneFunction], fuse: FuseFunction
 ) -> Tensor | None:
     """The fused blocks, [E, out, in] in float32; None if one of these functions has no compiled form."""
-    if not isinstance(fuse, Election) or not 2 <= len(updates) <= _MOST:
+    if not isinstance(fuse, Election) or not 2 <= len(updates) <= _MAX_UPDATES:
         return None
     if not all(can_compile(each.up, each.down) for each in updates):
         return None
@@ -38,7 +38,7 @@ def elected_rows(
 
 
 def _least(prune: PruneFunction) -> float:
-    return prune.least if isinstance(prune, MagnitudeThreshold) else 0.0
+    return prune.minimum if isinstance(prune, MagnitudeThreshold) else 0.0
 
 
 def _elected_at_random(updates: Sequence[DenseRows], prunes: Sequence[RandomMask], fuse: Election) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.compute.combining.method import CombineInputs, CombineMethod
-from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
+from adaptry.compute.combining.options import ELECTION, KEEP_PROBABILITY, RESCALE, SUM
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ METHODS = (
         "drops random elements, scales up the rest and sums",
         dare_linear,
         source=_PAPER,
-        parameters={"density": CHANCE, "rescale": RESCALE, **SUM},
+        parameters={"density": KEEP_PROBABILITY, "rescale": RESCALE, **SUM},
         delta_form="dense",
         differences=_DRAWS,
     ),
@@ -69,7 +69,7 @@ METHODS = (
         "drops random elements, then takes the mean of those with the elected sign",
         dare_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
-        parameters={"density": CHANCE, "rescale": RESCALE, **ELECTION},
+        parameters={"density": KEEP_PROBABILITY, "rescale": RESCALE, **ELECTION},
         delta_form="dense",
         differences=(
             f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
-from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
+from adaptry.compute.combining.options import ELECTION, KEEP_PROBABILITY, RESCALE, SUM
 from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ METHODS = (
         "drops random elements, small ones more often; then takes the mean of those with the elected sign",
         della,
         source=_PAPER,
-        parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **ELECTION},
+        parameters={"density": KEEP_PROBABILITY, "epsilon": _EPSILON, "rescale": RESCALE, **ELECTION},
         delta_form="dense",
         differences=f"{_DIFFERS} mergekit divides by the sum of the agreeing weights (divide: weights).",
     ),
@@ -82,7 +82,7 @@ METHODS = (
         "drops random elements, small ones more often; then sums the rest",
         della_linear,
         source=_PAPER,
-        parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **SUM},
+        parameters={"density": KEEP_PROBABILITY, "epsilon": _EPSILON, "rescale": RESCALE, **SUM},
         delta_form="dense",
         differences=_DIFFERS,
     ),

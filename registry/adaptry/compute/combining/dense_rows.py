@@ -71,8 +71,10 @@ class DenseRows:
         which leaves the others free. A batch is divided by members, a single matrix by rows.
         """
         members, height, _ = self.shape
-        most = os.cpu_count() or 1 if can_compile(self.up, self.down) else 1
-        count = min(most, members if members > 1 else height // _PART_ROWS, self.elements // _WORTH_A_THREAD)
+        maximum = os.cpu_count() or 1 if can_compile(self.up, self.down) else 1
+        count = min(
+            maximum, members if members > 1 else height // _PART_ROWS, self.elements // _WORTH_A_THREAD
+        )
         if count < 2:
             return (self,)
         if members == 1:

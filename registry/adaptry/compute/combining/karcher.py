@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from adaptry.compute.tensors.lowrank import Factors
 
-_NOTHING = 1e-8
+_EPSILON = 1e-8
 
 
 def karcher(inputs: CombineInputs) -> Factors:
@@ -43,7 +43,7 @@ def karcher(inputs: CombineInputs) -> Factors:
     mean = _unit(inputs, shares, cosines)
     tolerance = inputs.number("tolerance")
     for _ in range(int(inputs.number("iterations"))):
-        step = _towards_all(inputs, mean, shares, cosines)
+        step = _mean_log_map(inputs, mean, shares, cosines)
         size = _length(step, cosines)
         if size < tolerance:
             break
@@ -66,12 +66,12 @@ def multislerp(inputs: CombineInputs) -> Factors:
     return linear_combination(inputs, places, _of_updates(mean, weights, lengths))
 
 
-def _towards_all(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
+def _mean_log_map(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
     """Σ w_i log(u_i) at the mean, as coefficients [N] of the directions u_i."""
     import torch
 
     dots = (cosines @ mean).clamp(-1, 1)
-    if bool(((dots < -1 + _NOTHING) & (shares != 0)).any()):
+    if bool(((dots < -1 + _EPSILON) & (shares != 0)).any()):
         raise CheckFailed(
             f"{inputs.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not"
             " unique; choose another method for this module (modules: in the recipe), such as linear"
@@ -87,7 +87,7 @@ def _length(coefficients: Tensor, cosines: Tensor) -> float:
 
 def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tensor:
     length = _length(coefficients, cosines)
-    if length < _NOTHING:
+    if length < _EPSILON:
         raise CheckFailed(
             f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction;"
             " change the weights, or choose another method for this module (modules:"
@@ -98,7 +98,7 @@ def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tenso
 
 def _summing_to_one(inputs: CombineInputs, weights: Tensor) -> Tensor:
     total = float(weights.sum())
-    if abs(total) < _NOTHING:
+    if abs(total) < _EPSILON:
         raise CheckFailed(
             f"{inputs.site_name}: the weights sum to 0, so they cannot be normalised; change one of them"
         )

@@ -8,7 +8,7 @@ from adaptry.compute.combining import COMBINE_METHODS
 from adaptry.compute.combining.method import CombineMethod, MethodParameter
 from adaptry.compute.combining.peft_modes import PREFIX
 
-_ABOVE = """\
+_INTRODUCTION = """\
 # Combining adapters
 
 `adaptry combine` makes one adapter out of several of the same base. They may have different ranks and
@@ -124,7 +124,7 @@ def render_page() -> str:
     """The page `docs/combining.md`."""
     own = [each for name, each in COMBINE_METHODS.items() if not name.startswith(PREFIX)]
     of_peft = [each for name, each in COMBINE_METHODS.items() if name.startswith(PREFIX)]
-    lines = [_ABOVE, "## The methods", "", *_overview(own)]
+    lines = [_INTRODUCTION, "## The methods", "", *_overview(own)]
     for method in own:
         lines += ["", *_section(method)]
     lines += ["", "## PEFT's", "", *_overview(of_peft)]
@@ -156,7 +156,7 @@ def _section(method: CombineMethod) -> Iterator[str]:
         yield "| parameter | default | values | description |"
         yield "|---|---|---|---|"
         for name, parameter in method.parameters.items():
-            default, accepted = _word(parameter.default), _taken(parameter)
+            default, accepted = _code(parameter.default), _accepted_values(parameter)
             yield f"| `{name}` | {default} | {accepted} | {_cell(parameter.description)} |"
     if method.differences:
         yield ""
@@ -164,10 +164,10 @@ def _section(method: CombineMethod) -> Iterator[str]:
 
 
 def _bounds(method: CombineMethod) -> str:
-    fewest, most = method.inputs
+    fewest, maximum = method.inputs
     text = (
         f"Takes {fewest} inputs."
-        if fewest == most
+        if fewest == maximum
         else f"Takes {fewest} inputs or more."
         if fewest > 1
         else ""
@@ -175,7 +175,7 @@ def _bounds(method: CombineMethod) -> str:
     return f"{text} It ignores weights.".strip() if not method.uses_weights else text
 
 
-def _taken(parameter: MethodParameter) -> str:
+def _accepted_values(parameter: MethodParameter) -> str:
     if parameter.choices:
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     if isinstance(parameter.default, bool):
@@ -190,5 +190,5 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _word(value: object) -> str:
+def _code(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -28,12 +28,14 @@ def model_stock(inputs: CombineInputs) -> Factors:
     count = len(counted_inputs(inputs))
     total = concatenate(inputs.updates)
     if inputs.word("over") == "rows":
-        reach = _reach(_mean_cosines_of_rows(inputs, count), count) / count
+        reach = _interpolation_factor(_mean_cosines_of_rows(inputs, count), count) / count
         return Factors((total.up * reach.unsqueeze(-1)).to(total.up.dtype), total.down)
-    return total.scaled_by(float(_reach(_mean_cosine(inputs), count)) / count).with_unit_scale()
+    return total.scaled_by(
+        float(_interpolation_factor(_mean_cosine(inputs), count)) / count
+    ).with_unit_scale()
 
 
-def _reach(cosine: Tensor, count: int) -> Tensor:
+def _interpolation_factor(cosine: Tensor, count: int) -> Tensor:
     """The factor t; 0 at the pole of the formula, as in mergekit."""
     import torch
 

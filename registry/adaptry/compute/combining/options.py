@@ -8,7 +8,7 @@ from adaptry.compute.combining.method import MethodParameter
 
 LAMBDA = MethodParameter(1.0, "multiplies the result", -100.0, 100.0)
 DENSITY = MethodParameter(0.5, "share of the elements that are kept", 0.0, 1.0)
-CHANCE = MethodParameter(0.5, "probability with which an element is kept", 1e-3, 1.0)
+KEEP_PROBABILITY = MethodParameter(0.5, "probability with which an element is kept", 1e-3, 1.0)
 NORMALIZE = MethodParameter(False, "divide the sum by the sum of the weights")
 SIGN = MethodParameter(
     "weighted",

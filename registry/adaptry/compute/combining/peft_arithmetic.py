@@ -17,7 +17,7 @@ from adaptry.compute.combining.method import CombineInputs, PeftReplay
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.errors import CheckFailed
 
-_QUANTILE_MOST = 1 << 24  # limit of elements in torch.quantile
+_QUANTILE_MAX = 1 << 24  # limit of elements in torch.quantile
 
 
 def cat(inputs: CombineInputs) -> Factors:
@@ -66,10 +66,10 @@ def _clamped(inputs: CombineInputs, up: Tensor, down: Tensor) -> Factors:
     if share == 0:
         return Factors(up, down)
     both = torch.cat([up.flatten(), down.flatten()])
-    if len(both) > _QUANTILE_MOST:
+    if len(both) > _QUANTILE_MAX:
         raise CheckFailed(
             f"svd_clamp needs a quantile of {len(both):,} elements at {inputs.site_name}, but torch.quantile,"
-            f" which PEFT uses, allows at most {_QUANTILE_MOST:,}: choose a lower rank, or omit svd_clamp"
+            f" which PEFT uses, allows at most {_QUANTILE_MAX:,}: choose a lower rank, or omit svd_clamp"
         )
     high = torch.quantile(both, share)
     return Factors(up.clamp(-high, high), down.clamp(-high, high))

@@ -53,7 +53,7 @@ def _one_rank(ranks: Sequence[int]) -> int:
 
 
 _DENSITY = MethodParameter(0.5, "share of the elements that are kept (PEFT has no default)", 0.0, 1.0)
-_CHANCE = MethodParameter(
+_PROBABILITY = MethodParameter(
     0.5, "probability with which an element is kept (PEFT has no default; its 0 gives NaN)", 1e-3, 1.0
 )
 _MAJORITY = MethodParameter(
@@ -78,8 +78,10 @@ _SVD: Mapping[str, MethodParameter] = {
 _CROSS = (
     "Not the weighted sum of the updates: A and B are summed separately, which gives cross terms B_i A_j."
 )
-_APART = "A and B are processed separately, with weights √|w_i s_i|; this differs from the method on updates."
-_DRAWS = (
+_SEPARATE_FACTORS = (
+    "A and B are processed separately, with weights √|w_i s_i|; this differs from the method on updates."
+)
+_RANDOM_MASKS = (
     "The masks are those after torch.manual_seed(seed), with the recipe's seed, directly before the call."
     " PEFT draws numbers for the layers that it adds, then for each module in the order in which the model"
     " registers them. No file contains that order: layers are taken by number, and in each layer the usual"
@@ -92,7 +94,7 @@ _ELECTION = {"majority_sign_method": _MAJORITY}
 
 
 def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str) -> CombineMethod:
-    pruned = {} if not prune else {"density": _CHANCE if prune == "random" else _DENSITY}
+    pruned = {} if not prune else {"density": _PROBABILITY if prune == "random" else _DENSITY}
     return CombineMethod(
         PREFIX + name,
         title,
@@ -143,42 +145,48 @@ METHODS = (
         False,
         "The same update as `svd`, which needs no dense matrix; here lora_B has all singular values.",
     ),
-    _factors("ties", "TIES on lora_A and lora_B separately", "magnitude", True, f"{_APART} {_MAJORITY_OF}"),
+    _factors(
+        "ties",
+        "TIES on lora_A and lora_B separately",
+        "magnitude",
+        True,
+        f"{_SEPARATE_FACTORS} {_MAJORITY_OF}",
+    ),
     _updates("ties_svd", "TIES on the dense updates, then a decomposition", "magnitude", True, _MAJORITY_OF),
     _factors(
         "dare_linear",
         "DARE on lora_A and lora_B separately, then sums",
         "random",
         False,
-        f"{_APART} {_DRAWS}",
+        f"{_SEPARATE_FACTORS} {_RANDOM_MASKS}",
     ),
     _updates(
         "dare_linear_svd",
         "DARE on the dense updates, then a sum and a decomposition",
         "random",
         False,
-        _DRAWS,
+        _RANDOM_MASKS,
     ),
     _factors(
         "dare_ties",
         "DARE and an election on lora_A and lora_B separately",
         "random",
         True,
-        f"{_APART} {_MAJORITY_OF} {_DRAWS}",
+        f"{_SEPARATE_FACTORS} {_MAJORITY_OF} {_RANDOM_MASKS}",
     ),
     _updates(
         "dare_ties_svd",
         "DARE and an election on the dense updates, then a decomposition",
         "random",
         True,
-        f"{_MAJORITY_OF} {_DRAWS}",
+        f"{_MAJORITY_OF} {_RANDOM_MASKS}",
     ),
     _factors(
         "magnitude_prune",
         "sums the largest elements of lora_A and lora_B separately",
         "magnitude",
         False,
-        _APART,
+        _SEPARATE_FACTORS,
     ),
     _updates(
         "magnitude_prune_svd",

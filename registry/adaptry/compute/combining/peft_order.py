@@ -38,9 +38,9 @@ _NAMES = (
     *("down_proj", "fc_out", "c_proj", "fc2", "lin2", "dense_4h_to_h", "w2", "w3", "dense"),
     *("pooler", "lm_head", "score", "classifier"),
 )
-_PLACES = {name: place for place, name in enumerate(_NAMES)}
+_RANKING = {name: place for place, name in enumerate(_NAMES)}
 _QUERIES = frozenset({"q", "q_proj", "query", "q_lin", "to_q"})
-_VALUE = max(_PLACES[name] for name in ("v", "v_proj", "value", "v_lin", "to_v"))
+_VALUE = max(_RANKING[name] for name in ("v", "v_proj", "value", "v_lin", "to_v"))
 
 
 def in_model_order(paths: Iterable[str], attention: str = "qkv") -> list[str]:
@@ -58,7 +58,7 @@ def order_note(paths: Iterable[str], attention: str) -> str:
 
 
 def _is_known(part: str) -> bool:
-    return part.isdigit() or part in _PLACES
+    return part.isdigit() or part in _RANKING
 
 
 def _place(part: str, attention: str) -> tuple[int, float, str]:
@@ -66,4 +66,4 @@ def _place(part: str, attention: str) -> tuple[int, float, str]:
         return 0, int(part), ""
     if attention == "kvq" and part in _QUERIES:
         return 1, _VALUE + 0.5, part
-    return (1, _PLACES[part], part) if part in _PLACES else (2, 0, part)
+    return (1, _RANKING[part], part) if part in _RANKING else (2, 0, part)

@@ -50,9 +50,9 @@ class PlannedSite:
         """The rank of the result, or its maximum if `energy` decides; 0 if all weights are 0."""
         if not self.inputs:
             return 0
-        most = min(self.site.fan_out, self.site.width)
-        made = self.method.rank(self.ranks) if self.method.delta_form == "factors" else most
-        return min(self.rank, most) if self.rank is not None else made
+        maximum = min(self.site.fan_out, self.site.width)
+        made = self.method.rank(self.ranks) if self.method.delta_form == "factors" else maximum
+        return min(self.rank, maximum) if self.rank is not None else made
 
     @property
     def memory(self) -> int:
@@ -240,9 +240,9 @@ def _planned(
         )
     parameters = dict(recipe.parameters) if not (override and override.method) else {}
     parameters |= override.parameters if override else {}
-    fewest, most = method.inputs
-    if not fewest <= len(recipe.inputs) <= most:
-        many = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    fewest, maximum = method.inputs
+    if not fewest <= len(recipe.inputs) <= maximum:
+        many = f"{fewest}" if fewest == maximum else f"{fewest} to {maximum}"
         raise Invalid(f"{method.name} combines {many} adapters, not {len(recipe.inputs)}")
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
     if not method.uses_weights and any(weight not in (0, 1) for weight in all_weights):

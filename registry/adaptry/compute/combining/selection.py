@@ -28,17 +28,17 @@ def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
     def variances() -> Iterator[Tensor]:
         return (_variance(stacked) for _, stacked in blocks())
 
-    least = 0.0
+    minimum = 0.0
     if share < 1 and len(updates) > 1:
         varying = sum(int(torch.count_nonzero(variance)) for variance in variances())
         count = int(share * varying)
-        least = magnitude([variances], count) if count else float("inf")
+        minimum = magnitude([variances], count) if count else float("inf")
     energies = torch.zeros(len(updates), dtype=torch.float64)
     for _, stacked in blocks():
-        energies += _selected(stacked, least).square_().sum(dim=(1, 2), dtype=torch.float64)
+        energies += _selected(stacked, minimum).square_().sum(dim=(1, 2), dtype=torch.float64)
     result = torch.empty(updates[0].shape)
     for (member, rows), stacked in blocks():
-        result[member, rows] = _erased(_selected(stacked, least), energies)
+        result[member, rows] = _erase_minority_signs(_selected(stacked, minimum), energies)
     return result
 
 
@@ -48,11 +48,11 @@ def _variance(stacked: Tensor) -> Tensor:
     )  # `var` over the first dimension would be ten times slower
 
 
-def _selected(stacked: Tensor, least: float) -> Tensor:
-    return stacked if least == 0 else stacked * (_variance(stacked) >= least)
+def _selected(stacked: Tensor, minimum: float) -> Tensor:
+    return stacked if minimum == 0 else stacked * (_variance(stacked) >= minimum)
 
 
-def _erased(stacked: Tensor, energies: Tensor) -> Tensor:
+def _erase_minority_signs(stacked: Tensor, energies: Tensor) -> Tensor:
     total = energies.sum()
     weights = (energies / total if total > 0 else torch.ones_like(energies)).float().view(-1, 1, 1)
     direction = torch.where(stacked.sum(dim=0) >= 0, 1.0, -1.0)

@@ -75,7 +75,7 @@ def _divisor(agreeing: Tensor) -> Tensor:
 
 
 def _sum(updates: Tensor) -> Tensor:
-    """The sum over the first dimension. For two, an addition gives the same bits in less time; adding 0 turns
-    a sum of two negative zeros into the zero that `sum` gives.
+    """The sum over the first dimension. For two tensors, an addition gives the same bits in less time; adding
+    0 turns a sum of two negative zeros into the zero that `sum` gives.
     """
     return (updates[0] + updates[1]).add_(0.0) if len(updates) == 2 else updates.sum(dim=0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _BOTH = (0, 1)
-_STRAIGHT = 1e-8
+_PARALLEL = 1e-8
 """sin² of the angle below which updates count as parallel, where sin(tθ)/sin θ is practically t."""
 
 
@@ -22,7 +22,7 @@ def slerp(inputs: CombineInputs) -> Factors:
     """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ, as concatenated float32 factors [..., out, r_1 + r_2] and
     [..., r_1 + r_2, in].
     """
-    return _along_the_arc(inputs, inputs.number("t"))
+    return _interpolate(inputs, inputs.number("t"))
 
 
 def nuslerp(inputs: CombineInputs) -> Factors:
@@ -37,10 +37,10 @@ def nuslerp(inputs: CombineInputs) -> Factors:
         case "columns":
             return _column_by_column(inputs, share)
         case _:
-            return _along_the_arc(inputs, share)
+            return _interpolate(inputs, share)
 
 
-def _along_the_arc(inputs: CombineInputs, share: float) -> Factors:
+def _interpolate(inputs: CombineInputs, share: float) -> Factors:
     import torch
 
     table = gram_of_inputs(inputs, _BOTH)
@@ -55,7 +55,7 @@ def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[
 
     lengths = (first * second).clamp(min=0).sqrt()
     cosine = torch.where(lengths > 0, between / torch.where(lengths > 0, lengths, 1), 0).clamp(-1, 1)
-    straight = 1 - cosine.square() <= _STRAIGHT
+    straight = 1 - cosine.square() <= _PARALLEL
     angle = torch.acos(torch.where(straight, 0, cosine))
     near = torch.where(straight, 1 - share, torch.sin((1 - share) * angle) / torch.sin(angle))
     far = torch.where(straight, share, torch.sin(share * angle) / torch.sin(angle))
@@ -67,7 +67,7 @@ def _row_by_row(inputs: CombineInputs, share: float) -> Factors:
 
     if len(inputs.updates) == 1:
         # The other one is zero, so orthogonal to every row: the coefficient is the same for all.
-        return _along_the_arc(inputs, share)
+        return _interpolate(inputs, share)
     one, other = inputs.updates
     coefficients = _arc(
         row_inner_products(one, one), row_inner_products(one, other), row_inner_products(other, other), share

@@ -22,7 +22,7 @@ from adaptry.core.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     from adaptry.compute.tensors.magnitude_ir import CompiledMagnitudes
 
-AT_ONCE = 8  # elements that compiled code takes together
+LANES = 8  # elements that compiled code takes together
 BlockSource = Callable[[], Iterable[Tensor]]
 """Float32 blocks, the same each time, each valid until the next one."""
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
@@ -38,10 +38,10 @@ def keep_all(block: Tensor) -> Tensor:
 class MagnitudeThreshold:
     """A pruning that keeps elements of at least a magnitude."""
 
-    least: float
+    minimum: float
 
     def __call__(self, block: Tensor) -> Tensor:
-        return _at_least(block, self.least)
+        return _at_least(block, self.minimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
     if kept == 0:
         return torch.zeros_like
     above = min(int(gamma * count), count - kept)
-    least = magnitude([rows.blocks], above + kept)
-    most = magnitude([rows.blocks], above + 1)
+    minimum = magnitude([rows.blocks], above + kept)
+    maximum = magnitude([rows.blocks], above + 1)
 
     def prune(block: Tensor) -> Tensor:
-        stays = _at_least(block, least)
-        return stays.sub_(hardshrink(stays, most))
+        stays = _at_least(block, minimum)
+        return stays.sub_(hardshrink(stays, maximum))
 
     return prune
 
@@ -159,7 +159,7 @@ def _counted(blocks: Iterable[Tensor]) -> Tensor:
     compiled, counts = _compiled_magnitudes(), torch.zeros(1 << (31 - _COARSE), dtype=torch.int32)
     total = torch.zeros(len(counts), dtype=torch.int64)
     for block in blocks:
-        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+        if compiled is None or block.numel() % LANES or not block.is_contiguous():
             total += torch.bincount(_bins(block), minlength=len(counts))
         else:
             compiled.count(block.data_ptr(), block.numel(), _COARSE, counts.data_ptr())
@@ -173,7 +173,7 @@ def _collected(blocks: Iterable[Tensor], wanted: int, count: int) -> Tensor:
     compiled, size = _compiled_magnitudes(), torch.zeros(1, dtype=torch.int64)
     found = torch.empty(count + 1)  # compiled code writes each element before it tests it
     for block in blocks:
-        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+        if compiled is None or block.numel() % LANES or not block.is_contiguous():
             members = block.abs().flatten()[_bins(block) == wanted]
             found[int(size) : int(size) + len(members)] = members
             size += len(members)
@@ -196,11 +196,11 @@ def _bins(block: Tensor) -> Tensor:
     return block.abs().view(torch.int32).flatten() >> _COARSE
 
 
-def _at_least(block: Tensor, least: float) -> Tensor:
-    """The block with only elements of magnitude `least` or more (`hardshrink` keeps those above its
+def _at_least(block: Tensor, minimum: float) -> Tensor:
+    """The block with only elements of magnitude `minimum` or more (`hardshrink` keeps those above its
     bound).
     """
-    if least == 0:
+    if minimum == 0:
         return block
-    bound = torch.nextafter(torch.tensor(least), torch.tensor(0.0))
+    bound = torch.nextafter(torch.tensor(minimum), torch.tensor(0.0))
     return hardshrink(block, float(bound))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.compute.combining import dare, linear, ties
 from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
-from adaptry.compute.combining.options import CHANCE, DIVIDE, SIGN
+from adaptry.compute.combining.options import DIVIDE, KEEP_PROBABILITY, SIGN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,8 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
     return {
         "merge": MethodParameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
         "density": replace(
-            CHANCE, description="share of the elements that are kept, or the probability (all but linear)"
+            KEEP_PROBABILITY,
+            description="share of the elements that are kept, or the probability (all but linear)",
         ),
         "sign": replace(SIGN, description=f"{SIGN.description} (ties, dare_ties)"),
         "divide": replace(DIVIDE, description=f"{DIVIDE.description} (ties, dare_ties)"),

@@ -49,7 +49,7 @@ def build_combine_report(
     for done, site in enumerate(sites, 1):
         measured.append(_measured(site, made, held, kept.get(site.key)))
         progress("comparing", size * done // len(sites), size)
-    return _over_all(measured, held, outcome, notes)
+    return _aggregate(measured, held, outcome, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _SiteReport:
 
 
 def comparable(parents: Sequence[ParentAdapter]) -> tuple[list[AdapterDeltas], list[str]]:
-    """The updates of those that are sums of factors, and a note about each other one."""
+    """The updates of the adapters that are sums of factors, and a note about each of the others."""
     held, notes = [], []
     for parent in parents:
         try:
@@ -116,7 +116,7 @@ def mean_overlaps(found: Sequence[Subspaces]) -> tuple[float | None, float | Non
     return aggregate.mean(columns for columns, _ in pairs), aggregate.mean(rows for _, rows in pairs)
 
 
-def _over_all(
+def _aggregate(
     measured: Sequence[_SiteReport],
     held: Sequence[AdapterDeltas],
     outcome: ComputeResult | None,

@@ -41,7 +41,7 @@ def measure_distance(
     for done, site in enumerate(sites, 1):
         measured.append(_measured(site, one, other))
         progress("comparing", size * done // len(sites), size)
-    return _over_all(measured, _whole_weights(before.adapter, after.adapter))
+    return _aggregate(measured, _whole_weights(before.adapter, after.adapter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _of_both(
     return _SiteDistance(report, apart, norms, product, found)
 
 
-def _over_all(measured: Sequence[_SiteDistance], notes: Sequence[str]) -> AdapterDistance:
+def _aggregate(measured: Sequence[_SiteDistance], notes: Sequence[str]) -> AdapterDistance:
     before, after = (aggregate.joint_norm(each.norms[place] for each in measured) for place in (0, 1))
     farthest = sorted(measured, key=_distance, reverse=True)
     reports = tuple(each.report for each in farthest)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDEST = 60  # maximum size in inches: at 100 dots per inch, image viewers can still open it
+_MAX_INCHES = 60  # maximum size in inches: at 100 dots per inch, image viewers can still open it
 _DOTS = 100
 
 
@@ -51,7 +51,7 @@ def draw_heatmap(report: CombineReport, path: Path) -> None:
     rows, columns = _axes(report.modules)
     width = 1.5 + 0.3 * len(columns)
     figure = Figure(
-        figsize=(min(_WIDEST, len(panels) * width + 1), min(_WIDEST, 2.5 + 0.22 * len(rows))),
+        figsize=(min(_MAX_INCHES, len(panels) * width + 1), min(_MAX_INCHES, 2.5 + 0.22 * len(rows))),
         layout="constrained",
     )
     FigureCanvasAgg(figure)

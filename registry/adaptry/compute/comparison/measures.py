@@ -16,9 +16,9 @@ from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_base
 from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.lazy_dataclass import dataclass
 
-_AT_ONCE = 1 << 20
+_CHUNK = 1 << 20
 """Number of elements of an update that are computed at once."""
-_SEEN = 1 << 22
+_MAX_ELEMENTS = 1 << 22
 """Maximum number of elements of a site that are examined. From a larger site, evenly spaced rows are sampled,
 and the report marks the figure as an estimate.
 """
@@ -87,14 +87,15 @@ def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] |
 
 
 def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
-    """How much the updates [..., out, in] of a site have opposite signs at the same elements, weighted by
-    magnitude. Elements are computed a few rows at a time, and summed in float64."""
+    """Measures how much the updates [..., out, in] of a site have opposite signs at the same elements,
+    weighted by magnitude. Elements are computed a few rows at a time, and summed in float64.
+    """
     first = updates[0]
     of, width = first.up.shape[-2], first.down.shape[-1]
     matrices = math.prod(first.up.shape[:-2])
-    rows = max(1, min(of, _SEEN // (width * matrices)))
+    rows = max(1, min(of, _MAX_ELEMENTS // (width * matrices)))
     seen = torch.arange(rows) * of // rows
-    step = max(1, _AT_ONCE // (width * matrices))
+    step = max(1, _CHUNK // (width * matrices))
     mass = conflicting = 0.0
     for start in range(0, rows, step):
         some = seen[start : start + step]

@@ -137,7 +137,7 @@ class AdapterDistance(_Figures):
             for each in self.modules
         ]
         columns = ("module", "distance", "cosine", "norm ratio", "ranks")
-        return html_table("How far apart the updates are", columns, [over_all, *rows], self.notes, most=21)
+        return html_table("How far apart the updates are", columns, [over_all, *rows], self.notes, maximum=21)
 
 
 def _text(value: float | None) -> str:

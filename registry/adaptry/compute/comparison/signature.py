@@ -67,8 +67,8 @@ def estimate_cosine(one: Signature, other: Signature) -> float:
 
 
 def cosine_margin(of: float) -> float:
-    """How far an estimate may be below a cosine of `of`: five standard deviations (1 − of²)/√WIDTH, doubled
-    for updates that are far from random.
+    """The largest amount by which an estimate may be below a cosine of `of`: five standard deviations (1 −
+    of²)/√WIDTH, doubled for updates that are far from random.
     """
     return 0.02 + 10 * (1 - of * of) / math.sqrt(SKETCH_WIDTH)
 

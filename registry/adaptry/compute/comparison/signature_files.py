@@ -17,24 +17,24 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
 from adaptry.core.files.atomic_file import atomic_file
 
-_LARGEST = 64 << 10
+_MAX_BYTES = 64 << 10
 
 
 def load_signature(folder: Path, revision: Digest) -> Signature | None:
     try:
-        with _place(folder, revision).open("rb") as file:
-            return Signature.model_validate_json(file.read(_LARGEST))
+        with _cache_path(folder, revision).open("rb") as file:
+            return Signature.model_validate_json(file.read(_MAX_BYTES))
     except (OSError, ValidationError):
         return None
 
 
 def save_signature(folder: Path, revision: Digest, signature: Signature) -> None:
-    place = _place(folder, revision)
+    place = _cache_path(folder, revision)
     with contextlib.suppress(OSError, Unavailable):
         place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(place) as file:
             file.write(signature.model_dump_json().encode())
 
 
-def _place(folder: Path, revision: Digest) -> Path:
+def _cache_path(folder: Path, revision: Digest) -> Path:
     return folder / revision.hex[:2] / f"{revision.hex}.json"

@@ -28,7 +28,7 @@ from adaptry.core.progress import Progress, no_progress
 
 FULL_SIDE = 1024
 """Of a dense update whose sides are both larger, not all singular values are computed."""
-_AT_ONCE = 1 << 22
+_CHUNK = 1 << 22
 """Elements of dense updates that are compared at once."""
 
 Update = Factors | Tensor
@@ -101,8 +101,8 @@ def _singular_values(update: Update, rank: int, kept: int) -> tuple[Tensor, bool
         return decompose(update, rank=0).values.flatten().sort(descending=True).values, True
     if min(update.shape) <= FULL_SIDE:
         return torch.linalg.svdvals(update.double())[:rank], True
-    most = rank if rank <= 4 * kept else kept
-    return decompose_dense(update, most).values[:most], most == rank
+    maximum = rank if rank <= 4 * kept else kept
+    return decompose_dense(update, maximum).values[:maximum], maximum == rank
 
 
 def _length(update: Update) -> float:
@@ -126,7 +126,7 @@ def _rows_of_both(one: Update, other: Update) -> Iterator[tuple[Tensor, Tensor]]
     """Blocks of rows of both updates, in float64."""
     height = one.up.shape[-2] if isinstance(one, Factors) else one.shape[0]
     width = one.down.shape[-1] if isinstance(one, Factors) else one.shape[1]
-    step = max(1, _AT_ONCE // width)
+    step = max(1, _CHUNK // width)
     for start in range(0, height, step):
         rows = slice(start, start + step)
         yield _rows(one, rows), _rows(other, rows)

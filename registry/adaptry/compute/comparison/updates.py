@@ -84,10 +84,10 @@ class MethodUpdates:
         return self.changes
 
     def rank(self, site: WeightSite) -> int:
-        most = min(site.fan_out, site.width)
+        maximum = min(site.fan_out, site.width)
         if is_factored(self.parent):
-            return min(most, self.deltas.factors(self.changes[site]).rank)
-        return known_rank(self.parent, self.changes[site]) or most
+            return min(maximum, self.deltas.factors(self.changes[site]).rank)
+        return known_rank(self.parent, self.changes[site]) or maximum
 
     def update(self, site: WeightSite) -> Factors | Tensor:
         from adaptry.compute.lazy_adapters.rounding import check_values
@@ -132,6 +132,6 @@ def _elements(parent: ParentAdapter, changed: ChangedWeight) -> int:
     fan_out, width = changed.site.fan_out, changed.site.width
     if not is_factored(parent):
         return fan_out * width
-    most = min(fan_out, width)
+    maximum = min(fan_out, width)
     rank = METHODS[parent.adapter.spec.method].lora_rank(changed.module, parent.adapter.config)
-    return (fan_out + width) * min(most, rank or most)
+    return (fan_out + width) * min(maximum, rank or maximum)

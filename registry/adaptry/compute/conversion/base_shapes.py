@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PART = 64 << 20
-_SAME = ("exact", "same_weights", "cast")
+_SAME_BASE = ("exact", "same_weights", "cast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_bas
         return []
     found = match_bases(parent.base, base.record)
     between = f"{parent.label} is for the base {parent.base.id.brief}, but this is {base.record.id.brief}"
-    if found.level in _SAME:
+    if found.level in _SAME_BASE:
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(

@@ -88,7 +88,7 @@ def bias_deltas(
 
 
 def changes_biases(parent: ParentAdapter) -> bool:
-    """Whether its method changes the bias of a module that has one."""
+    """Whether the adapter's method changes the bias of a module that has one."""
     spec = parent.adapter.spec
     method = METHODS[spec.method]
     return method.bias is not None and any(method.changes_bias(module) for module in spec.modules)

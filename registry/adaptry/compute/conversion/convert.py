@@ -42,7 +42,7 @@ from adaptry.core.manifest import BaseClaim
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
-_ALONE = (
+_WITHOUT_BASE = (
     "without a base, every module is assumed to be a Linear: if one is a convolution, pass the base with"
     " --base"
 )
@@ -127,7 +127,7 @@ def _fold(
         choose_whole_weights([parent], options.whole_weights),
         [*notes, *normalisation_notes(made)],
     )
-    return _on(with_config_fields(adapter, made.common_scale or 1.0, fields), base), changes
+    return _with_declared_base(with_config_fields(adapter, made.common_scale or 1.0, fields), base), changes
 
 
 def _compute(
@@ -149,14 +149,14 @@ def _compute(
         maker.compute,
         LoraOptions(options.dtype or "F32", 0 if options.uniform else None),
         whole,
-        [*notes, *([_ALONE] if _may_be_kernels(changes) else [])],
+        [*notes, *([_WITHOUT_BASE] if _may_be_kernels(changes) else [])],
     )
     fields: Json = {}
     if base is not None:
         fields["fan_in_fan_out"] = any(changed.orientation == "conv1d" for changed in changes)
     if str(whole.fields.get("bias", "none")).endswith("_only"):  # `vera_only` and the like
         fields["bias"] = "lora_only"
-    return _on(with_config_fields(adapter, 1.0, fields), base), changes
+    return _with_declared_base(with_config_fields(adapter, 1.0, fields), base), changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +218,11 @@ def _refuse_without_rank(
         return
     full = next((changed for changed in changes if known_rank(parent, changed) is None), None)
     if full is not None:
-        most = min(full.site.fan_out, full.site.width)
+        maximum = min(full.site.fan_out, full.site.width)
         raise CheckFailed(
             f"the update of {parent.label} is not a product of thin factors (at {full.site.path} it may have"
-            f" rank {most}), so a LoRA can only approximate it: pass --rank N or --energy 0.99 and check the"
-            " error, or merge it into its base (adaptry merge), which needs no rank"
+            f" rank {maximum}), so a LoRA can only approximate it: pass --rank N or --energy 0.99 and check"
+            " the error, or merge it into its base (adaptry merge), which needs no rank"
         )
 
 
@@ -248,7 +248,7 @@ def _recorded(parent: ParentAdapter, options: ConvertOptions, base: ConversionBa
     return {"operation": "convert", "inputs": [parent.recipe_entry()], **on, **kept}
 
 
-def _on(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
+def _with_declared_base(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
     """The lazy adapter, with `base` as its declared base."""
     if base is None:
         return adapter

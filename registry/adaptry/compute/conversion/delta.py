@@ -108,26 +108,26 @@ def open_method_deltas(
 
 
 def is_factored(parent: ParentAdapter) -> bool:
-    """Whether its updates are exactly factors for every base."""
+    """Whether the adapter's updates are exactly factors on every base."""
     return _method(parent).factors is not None and not needs_base_weights(parent)
 
 
 def needs_base_weights(parent: ParentAdapter) -> bool:
-    """Whether its updates depend on the values of the base's weights."""
+    """Whether the adapter's updates depend on the values of the base's weights."""
     return _method(parent).needs_base_for(parent.adapter.config)
 
 
 def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
     """The maximum rank of an update, if its method has one."""
     method, config = _method(parent), parent.adapter.config
-    most = min(changed.site.fan_out, changed.site.width)
+    maximum = min(changed.site.fan_out, changed.site.width)
     if method.name == "lora":
         # The part that the initialisation removed has the rank of the trained part; a DoRA scales whole rows.
         variant = lora_variant(config)
         is_whole = variant.is_dora or variant.removed is None
-        return None if is_whole else min(2 * changed.module.rank, most)
+        return None if is_whole else min(2 * changed.module.rank, maximum)
     rank = method.lora_rank(changed.module, config) if method.lora_form == "given_base" else None
-    return None if rank is None else min(rank, most)
+    return None if rank is None else min(rank, maximum)
 
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:

@@ -51,7 +51,7 @@ class NormalisedLora:
 
 
 def is_plain(adapter: Adapter) -> bool:
-    """Whether its factors are its only effect on weights."""
+    """Whether the LoRA's factors are its only effect on weights."""
     config = adapter.config
     return adapter.spec.method == "lora" and not METHODS["lora"].needs_base_for(config)
 

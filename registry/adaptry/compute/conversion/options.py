@@ -28,7 +28,7 @@ class ConvertOptions(BaseModel):
     other_base: bool = False
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.rank is not None and self.energy is not None:
             raise ValueError("pass rank or energy, not both: each determines the rank")
         return self

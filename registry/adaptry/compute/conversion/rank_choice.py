@@ -33,7 +33,7 @@ class RankPlan:
             (f"rank {rank}", f"energy kept {kept}", f"worst module {worst}")
             for rank, kept, worst, _ in self._rows()
         ]
-        return f"{short_repr(self, self.label)}\n{table_text(rows, most=20)}"
+        return f"{short_repr(self, self.label)}\n{table_text(rows, maximum=20)}"
 
     def _repr_html_(self) -> str:
         return html_table(

@@ -62,9 +62,9 @@ def rank_point(spectra: Sequence[Spectrum], rank: int) -> RankPoint:
 
 def rank_curve(spectra: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
     """The points at 1, 2, 4, … and at the adapter's largest rank."""
-    most = max(len(each.squares) for each in spectra)
-    ranks = [1 << step for step in range(most.bit_length()) if 1 << step < most]
-    return tuple(rank_point(spectra, rank) for rank in (*ranks, most))
+    maximum = max(len(each.squares) for each in spectra)
+    ranks = [1 << step for step in range(maximum.bit_length()) if 1 << step < maximum]
+    return tuple(rank_point(spectra, rank) for rank in (*ranks, maximum))
 
 
 def smallest_allowed_rank(
@@ -77,7 +77,7 @@ def smallest_allowed_rank(
 
 
 def as_json(points: Sequence[RankPoint]) -> list[Mapping[str, object]]:
-    """For `--json`: rows with the names of the fields."""
+    """Rows with the names of the fields, for `--json`."""
     return [
         {
             "rank": each.rank,

@@ -38,7 +38,7 @@ class ResizeOptions(BaseModel):
     whole_weights: str | None = None
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_consistency(self) -> Self:
         if (self.rank is None) == (self.energy is None):
             raise ValueError("pass rank or energy, not both: each determines the rank")
         return self

@@ -73,7 +73,7 @@ def _apply_repairs(
     current, done, notes = original, list[PlannedRepair](), list[str]()
     outcomes: list[ComputeResult] = []
     for _ in range(_ROUNDS):
-        decided = plan_repairs(current, runtime, options)
+        decided = plan_repairs(current, runtime, options, {step.repair.name for step in done})
         if decided.needs_merge:
             whole = original if original.adapter.format is current.adapter.format else current
             return RepairedAdapter(

@@ -16,7 +16,7 @@ _TAG = "latest"
 
 
 def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
-    """Builds the artifact. It has no subject unless one is given or the base has a fingerprint."""
+    """Builds the artifact. It has a subject only if one is given or the base has a fingerprint."""
     is_own = options.record is not None and options.subject is None
     base = base_artifact(options.record, options.base_name) if options.record and is_own else None
     name = parent.label if parent.revision else None  # the path of a folder is private

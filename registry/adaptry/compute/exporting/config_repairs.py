@@ -22,14 +22,16 @@ def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
     modules = [module.path for module in adapter.spec.modules if module.kind != "parameter"]
     names = {path.rpartition(".")[2] for path in modules}
     takes_paths = all(rule.code != "targets_by_path" for rule in ENGINES[runtime.engine].rules)
-    if takes_paths and _mean_more(names, CheckSubject(adapter, options.record), runtime):
+    if takes_paths and _match_other_modules(names, CheckSubject(adapter, options.record), runtime):
         names = set(modules)
     narrowing = {key: None for key in _NARROWING if adapter.config.fields.get(key) is not None}
     return rewrite_adapter(parent, {"operation": "config"}, {"target_modules": sorted(names), **narrowing})
 
 
-def _mean_more(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool:
-    """Whether the model has further modules with these last names: PEFT would initialise them."""
+def _match_other_modules(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool:
+    """Whether other modules of the model also have these last names: PEFT would adapt and initialise them
+    too.
+    """
     if subject.base is None:
         return uneven_layers(subject, runtime) is not None
     placed = bind(subject.adapter, subject.base).intended.placed

@@ -63,8 +63,8 @@ def measure_equality(
         if found is None:
             same.append((site, before))
             continue
-        figures[site.key], most = found
-        largest = max(largest, most)
+        figures[site.key], maximum = found
+        largest = max(largest, maximum)
     if figures:  # the share refers to everything that was trained
         figures |= {site.key: _energy(original.adapter, module) for site, module in same}
     return Equality(figures, len(pairs), largest)
@@ -115,13 +115,13 @@ def _difference(
     own, new = lora_factors(original, before).with_unit_scale(), lora_factors(made, after).with_unit_scale()
     if _are_same(own, new):
         return None
-    lost, most = 0.0, 0.0
+    lost, maximum = 0.0, 0.0
     for start in range(0, own.up.shape[-2], _ROWS):
         rows = slice(start, start + _ROWS)
         apart = own.up[..., rows, :] @ own.down - new.up[..., rows, :] @ new.down
         lost += float(torch.linalg.vector_norm(apart, dtype=torch.float64)) ** 2
-        most = max(most, float(apart.abs().max()))
-    return {"energy": inner_product(own, own), "lost": lost, "rank": float(after.rank)}, most
+        maximum = max(maximum, float(apart.abs().max()))
+    return {"energy": inner_product(own, own), "lost": lost, "rank": float(after.rank)}, maximum
 
 
 def _energy(adapter: Adapter, module: ModuleSpec) -> Mapping[str, float]:

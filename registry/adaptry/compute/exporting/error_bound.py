@@ -64,9 +64,9 @@ def _smallest_rank(original: ParentAdapter, bound: float) -> tuple[int, float]:
 
     found = [decompose(lora_factors(original.adapter, module)) for module in original.adapter.spec.modules]
     energy = sum(each.energy for each in found)
-    most = max(each.values.shape[-1] for each in found)
-    for rank in range(1, most):
+    maximum = max(each.values.shape[-1] for each in found)
+    for rank in range(1, maximum):
         error = math.sqrt(sum(each.lost_energy(rank) for each in found) / energy)
         if error <= bound:
             return rank, error
-    return most, 0.0
+    return maximum, 0.0

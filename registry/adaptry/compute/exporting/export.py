@@ -22,6 +22,9 @@ from adaptry.core.errors import CheckFailed, Invalid
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.report import CheckReport
 
+_BY_PEFT = frozenset(["peft_refuses", "names_not_loaded"])
+"""Codes of findings about what PEFT does, which matter only for files that it reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
@@ -129,8 +132,20 @@ def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
     if options.record is None or found.format.name == "checkpoint":
         return
     report = check(found.parent.adapter, options.record, options.base_name)
-    if report.is_blocked:
+    if report.is_blocked and not _is_unread_by_peft(found, report, options):
         raise CheckFailed(f"{found.parent.label}: {report.sentence()}")
+
+
+def _is_unread_by_peft(found: PreparedExport, report: CheckReport, options: ExportOptions) -> bool:
+    """Whether only PEFT refuses the result, and not the original: a repair gave it the layout of an engine
+    whose files PEFT does not read, such as separate experts of several ranks.
+    """
+    if not {finding.code for finding in report.blocking} <= _BY_PEFT:
+        return False
+    if found.format.engine is None or found.repaired is None:
+        return False
+    original = found.repaired.original.adapter
+    return not check(original, options.record, options.base_name).is_blocked
 
 
 def get_export_format(name: str) -> ExportFormat:

@@ -70,6 +70,7 @@ _ALL = (
         gguf_file.write,
         "llama.cpp",
         needs_base=True,
+        handled_remedies=(repairs.FILL_EXPERTS, repairs.WRITE_GGUF),
     ),
     ExportFormat(
         "ollama",

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 NAME = "adapter.gguf"
+_WITH_FACTORS = frozenset(["linear", "embedding", "parameter"])
+"""Kinds of modules whose factors llama.cpp can hold. Among parameters, that is a router's weight: PEFT's
+name for experts that are in one parameter is that of no tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def _placed(
     place = gguf_targets(architecture, int(facts.get("layers") or 1))
     found: dict[str, dict[int | None, ModuleSpec]] = {}
     for module in parent.adapter.spec.modules:
-        where = place(module.path) if module.kind in ("linear", "embedding") else None
+        where = place(module.path) if module.kind in _WITH_FACTORS else None
         _check_place(parent.label, module, where, facts)
         assert where is not None
         found.setdefault(where.tensor, {})[where.expert] = module

@@ -17,7 +17,7 @@ MODELFILE = "Modelfile"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Writes the folder. Raises what `gguf_file.write` raises."""
+    """Writes the folder. Raises the errors of `gguf_file.write`."""
     name = options.base_name or parent.adapter.config.base_name or "BASE"
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         notes = gguf_file.write_into(parent, folder, options)

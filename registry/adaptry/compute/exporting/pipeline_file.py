@@ -76,7 +76,9 @@ def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> 
     names = [f"{module}.{role}" for module in kohya_names for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in kohya_names]
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
-        tensors = _with_alphas(_evened(_factors(parent, modules, names), modules), alphas, modules)
+        tensors = _with_alphas(
+            _rescaled_up_factors(_factors(parent, modules, names), modules), alphas, modules
+        )
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(modules, options))
     return ()
 
@@ -176,7 +178,7 @@ def _with_alphas(
         yield name, torch.tensor(float(common[each.part]))
 
 
-def _evened(
+def _rescaled_up_factors(
     factors: Iterator[tuple[str, Tensor]], modules: list[PipelineModule]
 ) -> Iterator[tuple[str, Tensor]]:
     """Each `lora_up`, multiplied by the ratio of its alpha to that of its part."""

@@ -7,7 +7,7 @@ result is checked again. The plan has the steps that are known now.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.checks.binding import bind
@@ -72,14 +72,17 @@ class ExportPlan:
             yield f"nothing to repair: {self.runtime} serves it as trained"
 
 
-def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> ExportPlan:
-    """The repairs that the verdict of `runtime` on `parent` requires."""
+def plan_repairs(
+    parent: ParentAdapter, runtime: Runtime, options: ExportOptions, done: Set[str] = frozenset()
+) -> ExportPlan:
+    """The repairs that the verdict of `runtime` on `parent` requires. `done`: names of repairs that were made
+    before, which are not made again for PEFT alone."""
     judged = check_runtime(parent.adapter, runtime, options.record)
     required: dict[str, list[Finding]] = {}
     merged, left = [], []
     heads = _unstored_heads(parent, options)
     handled = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
-    for finding in (*judged.findings, *_of_peft(parent, runtime, options)):
+    for finding in (*judged.findings, *_of_peft(parent, runtime, options, done)):
         if finding.remedy in handled:
             continue
         is_needed = finding.severity != "notes"
@@ -115,11 +118,14 @@ def _unstored_heads(parent: ParentAdapter, options: ExportOptions) -> frozenset[
     )
 
 
-def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> Iterable[Finding]:
+def _of_peft(
+    parent: ParentAdapter, runtime: Runtime, options: ExportOptions, done: Set[str]
+) -> Iterable[Finding]:
     """Findings about parts that PEFT would drop or refuse on the known base, even if the engine would not,
     and that a repair of the config corrects, so that the export is the same adapter for both.
 
-    Names are corrected too if the engine has its own file format; otherwise they follow the engine.
+    Names are corrected too if the engine has its own file format; otherwise they follow the engine. A repair
+    that did not correct them was made in vain: PEFT does not read every layout that an engine needs.
     """
     if runtime.engine in ("peft", "diffusers") or options.record is None:
         return ()
@@ -127,6 +133,7 @@ def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) ->
     if runtime.engine in FORMAT_OF_ENGINE:
         wanted.add(repairs.LOADED_NAMES)
     found = check_runtime(parent.adapter, Runtime("peft"), options.record).findings
+    wanted -= {remedy for remedy in wanted if BY_REMEDY[remedy].name in done}
     return [finding for finding in found if finding.remedy in wanted and finding.severity != "notes"]
 
 

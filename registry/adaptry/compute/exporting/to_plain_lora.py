@@ -19,7 +19,7 @@ from adaptry.compute.exporting.rewrite import read_tensor, rewrite_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
 from adaptry.core.errors import CheckFailed
 
-_LARGEST = {"vllm": 512}
+_MAX_RANK = {"vllm": 512}
 """The maximum ranks of engines, whatever their options."""
 
 
@@ -70,7 +70,9 @@ def _limit(runtime: Runtime) -> int | None:
     limits = [number for option in options if (number := runtime.number(option.name) or option.default)]
     is_given = any(option.name in runtime.options for option in options)
     return (
-        limits[0] if limits and (is_given or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
+        limits[0]
+        if limits and (is_given or runtime.engine not in _MAX_RANK)
+        else _MAX_RANK.get(runtime.engine)
     )
 
 

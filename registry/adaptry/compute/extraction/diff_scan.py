@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import CHUNK, Shards
 from adaptry.compute.extraction.weight_pairs import WeightPair

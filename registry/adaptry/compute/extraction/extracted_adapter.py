@@ -55,10 +55,10 @@ class _ExtractedModules:
 
     @property
     def sites(self) -> list[WeightSite]:
-        return [*self._held, *self.heads.values()]
+        return [*self._choices, *self.heads.values()]
 
     @property
-    def _held(self) -> dict[WeightSite, TargetChoice]:
+    def _choices(self) -> dict[WeightSite, TargetChoice]:
         return {each.site: each for each in self.plan.lora if each.site is not None}
 
     @property
@@ -77,10 +77,10 @@ class _ExtractedModules:
         from adaptry.compute.tensors.lowrank import Factors
 
         if site == self.heads.get(site.path):
-            embedding = next(own for own, each in self._held.items() if each.has_head)
+            embedding = next(own for own, each in self._choices.items() if each.has_head)
             update, _ = self.compute(embedding)
             return Factors(update.down.mT.contiguous(), update.up.mT.contiguous()), {}
-        choice = self._held[site]
+        choice = self._choices[site]
         with CheckpointPair(self.plan.base, self.plan.tuned) as sides:
             delta = check_values(sides.delta(choice.weight), f"the change of {choice.weight.name}")
         return decompose_delta(delta, choice, self.plan.recipe, self._seed(site))
@@ -121,7 +121,7 @@ def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
 
 
 def _key(each: TargetChoice, plan: ExtractPlan) -> str:
-    """Its name in the file: for a module with a LoRA, PEFT has the bias one level deeper."""
+    """The bias's name in the file: for a module with a LoRA, PEFT has the bias one level deeper."""
     weight = each.weight
     has_lora = each.kind == "bias" and any(other.weight.path == weight.path for other in plan.lora)
     return f"{PREFIX}{weight.path}.{'base_layer.' if has_lora else ''}{weight.parameter}"

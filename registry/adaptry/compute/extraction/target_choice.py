@@ -77,7 +77,7 @@ class TargetChooser:
         return self._whole(weight)
 
     def is_always_saved(self, weight: WeightPair) -> bool:
-        """Whether it belongs to a head that PEFT always saves completely for the model's task."""
+        """Whether the weight belongs to a head that PEFT always saves completely for the model's task."""
         return weight.path.rpartition(".")[2] in HEADS_OF_TASKS.get(self._task or "", ())
 
     def _matrix(self, weight: WeightPair) -> TargetChoice | None:

@@ -11,7 +11,7 @@ from typing import Any
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
-from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.finding_text import format_count, verb_form
@@ -60,7 +60,9 @@ Facts = Mapping[str, Any]
 def pair_weights(
     base: HfCheckpoint, base_facts: Facts, tuned: HfCheckpoint, tuned_facts: Facts
 ) -> WeightPairs:
-    """Raises `Unsupported` (names in memory unknown), `CheckFailed` (not of one architecture)."""
+    """Pairs the weights of a base and its fine-tune. Raises `Unsupported` if the names in memory are unknown,
+    and `CheckFailed` if the two do not have the same architecture.
+    """
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind], tuned.tensors):
         raise Unsupported(

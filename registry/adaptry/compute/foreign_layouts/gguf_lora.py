@@ -37,7 +37,7 @@ Permute = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _TargetModule:
     """A module of the model: its path, and its number if it is an expert of a stack."""
 
     path: str
@@ -94,7 +94,7 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
     return checked(open_content(ViewContent(config, tensors, lora.content)), made, label)
 
 
-def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_Place]]:
+def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_TargetModule]]:
     """The modules for each of llama.cpp's tensors, with names in memory; separate experts with those on
     disk.
     """
@@ -103,14 +103,14 @@ def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, li
     )
     place = gguf_targets(architecture, int(base.facts.get("layers") or 1))
     on_disk = {name.rpartition(".")[0] for name in base.tensors}
-    found: dict[str, dict[int | None, _Place]] = {}
+    found: dict[str, dict[int | None, _TargetModule]] = {}
     for path in (*sorted(names.holders), *sorted(on_disk)):
         if (target := place(path)) is not None:
-            found.setdefault(target.tensor, {}).setdefault(target.expert, _Place(path, target.expert))
+            found.setdefault(target.tensor, {}).setdefault(target.expert, _TargetModule(path, target.expert))
     return {tensor: list(own.values()) for tensor, own in found.items()}
 
 
-def _row_order(place: _Place, architecture: GgufArchitecture, base: BaseRecord) -> Permute | None:
+def _row_order(place: _TargetModule, architecture: GgufArchitecture, base: BaseRecord) -> Permute | None:
     heads = architecture.interleaved.get(place.path.rpartition(".")[2])
     if heads is None:
         return None
@@ -119,7 +119,7 @@ def _row_order(place: _Place, architecture: GgufArchitecture, base: BaseRecord) 
 
 
 def _tensors(
-    pair: GgufPair, target: str, place: _Place, order: Permute | None
+    pair: GgufPair, target: str, place: _TargetModule, order: Permute | None
 ) -> Iterator[tuple[str, ViewedTensor]]:
     """A module's two factors under PEFT's names."""
     is_table = target == _EMBEDDING and is_input_embedding(place.path)
@@ -131,7 +131,7 @@ def _tensors(
 
 
 def _refuse(
-    target: str, pair: GgufPair, places: Mapping[str, list[_Place]], base: BaseRecord, label: str
+    target: str, pair: GgufPair, places: Mapping[str, list[_TargetModule]], base: BaseRecord, label: str
 ) -> None:
     if target not in places:
         raise CheckFailed(f"{label} changes {target}, which does not correspond to a module of this base")

@@ -38,7 +38,7 @@ def lokr_config(entry: ForeignInput, modules: Sequence[ModuleSpec], weights: _Sh
     }
     left = {path: _first_factor(own) for path, own in shapes.items()}
     sides = {side for pair in left.values() for side in pair}
-    factor = next((each for each in (-1, *sorted(sides)) if _cuts_so(each, left, weights)), None)
+    factor = next((each for each in (-1, *sorted(sides)) if _has_factorisation(each, left, weights)), None)
     if factor is None:
         raise Unsupported(
             f"{entry.label} divides its weights in a way that PEFT does not support"
@@ -60,7 +60,7 @@ def _first_factor(shapes: _Shapes) -> tuple[int, int]:
     return shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1]
 
 
-def _cuts_so(factor: int, left: Mapping[str, tuple[int, int]], weights: _Shapes) -> bool:
+def _has_factorisation(factor: int, left: Mapping[str, tuple[int, int]], weights: _Shapes) -> bool:
     return all(
         (factorisation(weights[path][0], factor)[0], factorisation(weights[path][1], factor)[0]) == pair
         for path, pair in left.items()

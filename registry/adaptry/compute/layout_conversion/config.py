@@ -17,7 +17,7 @@ def config_of(adapter: Adapter, converted: Sequence[ConvertedModule]) -> Json:
     fields = dict(adapter.config.fields)
     modules = [module for module in converted if module.parameter is None]
     parameters = sorted({module.name for module in converted if module.parameter is not None})
-    if not _still_means(adapter, modules):
+    if not _still_selects(adapter, modules):
         fields["target_modules"] = sorted(module.path for module in modules)
         fields.update((key, None) for key in _NARROWING if fields.get(key) is not None)
     if parameters or fields.get("target_parameters"):
@@ -27,7 +27,7 @@ def config_of(adapter: Adapter, converted: Sequence[ConvertedModule]) -> Json:
     return {**fields, **(_numbers(converted) if adapter.spec.method == "lora" else {})}
 
 
-def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
+def _still_selects(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
     """Whether the parent's `target_modules` are short names that still select exactly the same modules."""
     targets = adapter.config.fields.get("target_modules")
     if not isinstance(targets, list) or any(module.parts[0].expert is not None for module in modules):

@@ -10,7 +10,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.target_parameters import in_module_order
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
 from adaptry.core.errors import CheckFailed, Unsupported

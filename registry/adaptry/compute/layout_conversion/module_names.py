@@ -1,6 +1,6 @@
 """A module's name in each layout, from the tensors of its base.
 
-transformers 4 used the names on disk; transformers 5 uses the tables in `transformers_loading`. An adapter
+transformers 4 used the names on disk; transformers 5 uses the tables in `transformers_conversion`. An adapter
 may have or lack a task model's prefix compared with the base's files; the conversion does not change that.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
-from adaptry.adapters.transformers_loading import LoadedTensor, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, tensors_in_memory
 from adaptry.core.lazy_dataclass import dataclass
 
 LayoutVersion = Literal["transformers4", "transformers5"]

@@ -70,7 +70,7 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
 
 
 def _remedy(parent: ParentAdapter) -> str:
-    """What to do with an adapter that is not a sum of factors; not all of them can be converted."""
+    """The remedy for an adapter that is not a sum of factors; not every such adapter can be converted."""
     adapter = parent.adapter
     if "layer_replication" in adapter.spec.traits:
         return "merge it instead (`adaptry merge`)"

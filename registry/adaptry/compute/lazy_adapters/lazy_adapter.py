@@ -45,11 +45,13 @@ class ParentAdapter:
 
     @property
     def base_label(self) -> str:
-        """Its base in messages: by name, else by the first digits of its id."""
+        """The label of the adapter's base in messages: its name, or else the first digits of its id."""
         return self.base_name or (self.base.id.brief if self.base else "no base")
 
     def recipe_entry(self) -> Json:
-        """How a recipe identifies it: its revision, else the digests of its weights and config."""
+        """The entry that identifies the parent in a recipe: its revision, or else the digests of its weights
+        and config.
+        """
         if self.revision is not None:
             return {"revision": str(self.revision)}
         adapter = self.written or self.adapter

@@ -41,7 +41,7 @@ def parent_as_peft_reads(parent: ParentAdapter, base: BaseRecord | None = None) 
 
 
 def _has_scaled_experts(adapter: Adapter) -> bool:
-    """Whether it has single experts or routers whose scale may differ from `lora_alpha / r`."""
+    """Whether the adapter has single experts or routers whose scale may differ from `lora_alpha / r`."""
     fields = adapter.config.fields
     has_patterns = bool(fields.get("rank_pattern") or fields.get("alpha_pattern"))
     if adapter.spec.method != "lora" or not (has_patterns or fields.get("use_rslora")):

@@ -43,7 +43,7 @@ class WeightSite:
 
     @property
     def key(self) -> str:
-        """Its unique name in the model."""
+        """The site's unique name in the model."""
         return f"{self.path}.{self.parameter}" if self.parameter else self.path
 
     @property

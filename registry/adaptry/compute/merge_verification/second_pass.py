@@ -12,7 +12,7 @@ from adaptry.compute.merge_verification.ulp_diff import UlpDiff
 from adaptry.compute.merge_verification.values import DeltaOrigin, ValueBlock
 from adaptry.compute.tensors.adapter_tensors import DTYPES
 
-_NEAR = 0.02  # largest distance of a fitted factor from one with a known meaning
+_MAX_DISTANCE = 0.02  # largest distance of a fitted factor from one with a known meaning
 _SUM = 8 * 2.0**-24  # relative error of another order of summation in float32
 
 NamedOrigin = tuple[str, DeltaOrigin]
@@ -116,7 +116,7 @@ def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
 
 
 def _is_near(factor: float, value: float) -> bool:
-    return abs(factor - value) <= _NEAR * max(1.0, abs(value))
+    return abs(factor - value) <= _MAX_DISTANCE * max(1.0, abs(value))
 
 
 def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:
@@ -126,8 +126,10 @@ def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:
     if len(block.deltas) > 1:
         others["each adapter was merged and rounded in turn"] = _in_turn(block, stored).to(found)
     if block.deltas and stored != found:
-        others[f"the base was {_word(found)} before the merge"] = _in_turn(block, found)
-        others[f"it was merged in {_word(stored)} and cast afterwards"] = _in_turn(block, stored).to(found)
+        others[f"the base was {_dtype_name(found)} before the merge"] = _in_turn(block, found)
+        others[f"it was merged in {_dtype_name(stored)} and cast afterwards"] = _in_turn(block, stored).to(
+            found
+        )
     return others
 
 
@@ -138,7 +140,7 @@ def _in_turn(block: ValueBlock, dtype: torch.dtype) -> Tensor:
     return weight
 
 
-def _word(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

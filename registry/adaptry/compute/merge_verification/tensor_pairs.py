@@ -59,7 +59,7 @@ def pair_tensors(plan: MergePlan, wanted: Facts, checkpoint: HfCheckpoint, found
     }
     known = ParameterNames(shapes, wanted)
     extra: list[str] = []
-    for tensor in _left(checkpoint, pairs):
+    for tensor in _unpaired(checkpoint, pairs):
         name = _found(known, tensor)
         if name in tensors:
             pairs.append(_pair(tensors[name], tensor, checkpoint))
@@ -68,7 +68,7 @@ def pair_tensors(plan: MergePlan, wanted: Facts, checkpoint: HfCheckpoint, found
     return TensorPairs(tuple(pairs), tuple(missing), tuple(extra))
 
 
-def _left(checkpoint: HfCheckpoint, pairs: Iterable[TensorPair]) -> list[str]:
+def _unpaired(checkpoint: HfCheckpoint, pairs: Iterable[TensorPair]) -> list[str]:
     used = {pair.tensor for pair in pairs}
     return [tensor for tensor in checkpoint.tensors if tensor not in used]
 

@@ -9,7 +9,7 @@ from adaptry.core.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     import numpy
 
-FAR = (1 << 31) - 1
+MAX_DISTANCE = (1 << 31) - 1
 """The difference between a number and NaN, which is also the largest count."""
 
 # For each merged dtype: numpy's integer type, the bits without the sign, and those of infinity.
@@ -53,10 +53,10 @@ class UlpDiff:
         left, right = one.view(word), two.view(word)
         at = numpy.flatnonzero(left != right)
         self.differing += len(at)
-        self.largest = max(self.largest, _furthest(left[at], right[at], self.dtype))
+        self.largest = max(self.largest, _max_ulp_difference(left[at], right[at], self.dtype))
 
 
-def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
+def _max_ulp_difference(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
     """The largest difference in units; +0 and -0 are equal. (`Any`: the stubs' shape and dtype.)"""
     import numpy
 
@@ -68,5 +68,5 @@ def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype:
         places.append(numpy.where(bits < 0, -magnitude, magnitude))
         nans.append(magnitude > infinity)
     apart = numpy.abs(places[0] - places[1])
-    apart = numpy.where(nans[0] & nans[1], 0, numpy.where(nans[0] | nans[1], FAR, apart))
-    return min(FAR, int(apart.max()))
+    apart = numpy.where(nans[0] & nans[1], 0, numpy.where(nans[0] | nans[1], MAX_DISTANCE, apart))
+    return min(MAX_DISTANCE, int(apart.max()))

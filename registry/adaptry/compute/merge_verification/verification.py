@@ -53,7 +53,7 @@ def verify(
     kernels.check(pair.expected for pair in fitting if not pair.expected.is_copy)
     labels = {id(entry.adapter): entry.label for entry in plan.inputs}
     with Shards(plan.checkpoint) as base, Shards(checkpoint) as found:
-        tallies = _Work(base, found, kernels, progress).run(fitting, threads)
+        tallies = _SharedTensors(base, found, kernels, progress).run(fitting, threads)
         verdicts = [
             _verdict(pair, tally, tolerance, is_measuring, base, found, labels)
             for pair, tally in zip(fitting, tallies, strict=True)
@@ -105,8 +105,8 @@ def _verdict(
     return counted
 
 
-class _Work:
-    """The tensors, shared by threads; each thread has its own kernels."""
+class _SharedTensors:
+    """The tensors to verify, which threads share; each thread has its own kernels."""
 
     def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base

@@ -24,7 +24,7 @@ from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
-_TOLD = frozenset(
+_NOTED_CODES = frozenset(
     [
         "keys_unknown",
         "layers_uncovered",
@@ -131,7 +131,7 @@ def _require(
     resize_vocab: bool,
     other_base: bool,
 ) -> BoundInput:
-    """The input. Raises an error unless it can be merged into `checkpoint`."""
+    """Returns the input; raises an error unless it can be merged into `checkpoint`."""
     require_complete(entry.label, bound)
     rows = new_rows(entry.label, bound.module_map, checkpoint, resize_vocab)
     require_places(entry.label, bound, checkpoint)
@@ -142,5 +142,5 @@ def _require(
     report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
-    notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
+    notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _NOTED_CODES)
     return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base, *of_classes))

@@ -35,8 +35,8 @@ _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, and the seed for random
-    numbers.
+    """The method by which inputs are combined: a name of `COMBINE_METHODS`, its parameters, and the seed for
+    random numbers.
     """
 
     method: str
@@ -132,11 +132,11 @@ def _check_alone(inputs: Sequence[BoundInput]) -> None:
     for entry in inputs:
         for extra in entry.module_map.extras:
             if extra.tensor in changed or extra.tensor in seen:
-                raise CheckFailed(_twice(entry, extra, seen.get(extra.tensor)))
+                raise CheckFailed(_double_replacement(entry, extra, seen.get(extra.tensor)))
             seen[extra.tensor] = entry.label
 
 
-def _twice(entry: BoundInput, extra: ExtraTarget, other: str | None) -> str:
+def _double_replacement(entry: BoundInput, extra: ExtraTarget, other: str | None) -> str:
     why = f"{other} replaces it too" if other else "another input updates it"
     return (
         f"{entry.label} replaces {extra.extra.target} completely and {why}, which only a sum"

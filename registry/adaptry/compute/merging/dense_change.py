@@ -172,7 +172,7 @@ def _read(reader: ShardReader, shard: str, info: TensorInfo) -> Tensor:
         return torch.empty(info.shape, dtype=dtype)
     memory = torch.empty(info.size + _CACHE_LINE, dtype=torch.uint8)
     first = (info.start - memory.data_ptr()) % _CACHE_LINE
-    first -= first % dtype.itemsize  # torch has no tensors between two values
+    first -= first % dtype.itemsize  # torch's tensors begin at a multiple of the element's size
     data = memory[first : first + info.size]
     view: memoryview = data.numpy().data
     for start in range(0, info.size, _PART):

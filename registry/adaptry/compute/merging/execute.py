@@ -69,7 +69,7 @@ def write_merged_weights(
             for output in outputs:
                 output.hash_in_background()
             workers = len(outputs)
-        tallies = _Work(plan, outputs, kernels, hashing, progress).run(workers)
+        tallies = _SharedOutputs(plan, outputs, kernels, hashing, progress).run(workers)
         _require_finite(plan, tallies)
         return tuple(_written(output, tallies) for output in outputs)
 
@@ -87,7 +87,7 @@ def _written(output: OutputWriter, tallies: Tallies) -> WrittenFile:
     return WrittenFile(file.name, file.size, output.digest(), changed, elements)
 
 
-class _Work:
+class _SharedOutputs:
     """The outputs with remaining steps, shared by all threads; the first error stops all of them."""
 
     def __init__(
@@ -143,7 +143,7 @@ class _Work:
                 else:
                     tally = self._tallies[step.tensor.name] = ValueTally(step.tensor)
                     merge_tensor(step.tensor, output, kernels, self._kernels.block, tally)
-                self._give_back(output, step)
+                self._return_output(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again in the waiting thread)
             self._stop(error)
 
@@ -169,7 +169,7 @@ class _Work:
                 self._changed.wait()
             return None
 
-    def _give_back(self, output: OutputWriter, step: WriteOp) -> None:
+    def _return_output(self, output: OutputWriter, step: WriteOp) -> None:
         with self._changed:
             self._busy -= 1
             if self._in_order and output.steps:

@@ -74,7 +74,7 @@ class OutputTensor:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is computed as one tensor in memory, and not in blocks of rows."""
+        """Whether the tensor is computed as a whole in memory, and not in blocks of rows."""
         return bool(self.changes) or self.packed is not None
 
     @property

@@ -64,7 +64,7 @@ def _check_module(
 
 
 def _notes(label: str, variant: LoraVariant, module_map: ModuleMap) -> Iterator[str]:
-    """Notes about how it is merged."""
+    """Notes about how the LoRA is merged."""
     if any(placed.module.kind == "attention" for placed in module_map.placed):
         yield (
             f"{label} changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in"

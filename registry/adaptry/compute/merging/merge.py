@@ -31,7 +31,7 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.report import CheckReport
 
-_LARGE = 64 << 20  # bytes of factors for which another inspecting process pays off
+_MIN_FACTOR_BYTES = 64 << 20  # bytes of factors for which another inspecting process pays off
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def check_inputs(entries: Sequence[WeightedAdapter]) -> None:
     share one process per core.
     """
     size = sum(entry.adapter.content.sizes[entry.adapter.format.weights] for entry in entries)
-    threads = max(1, min(len(entries), size // _LARGE, os.cpu_count() or 1))
+    threads = max(1, min(len(entries), size // _MIN_FACTOR_BYTES, os.cpu_count() or 1))
     with closing(Inspector(threads)) as inspector, ThreadPoolExecutor(threads) as pool:
         numbered = enumerate(entries)
         for _ in pool.map(lambda one: _check_values(one[1], inspector, f"input {one[0]}"), numbered):

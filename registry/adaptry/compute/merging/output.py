@@ -185,29 +185,29 @@ class _Background:
             self._empty.put(buffer)
 
 
-def plan_writes(file: OutputFile, most: int | None = None) -> Iterator[WriteOp]:
-    """The tensors of a file as steps; adjacent copied tensors form one step of at most `most` bytes."""
+def plan_writes(file: OutputFile, maximum: int | None = None) -> Iterator[WriteOp]:
+    """The tensors of a file as steps; adjacent copied tensors form one step of at most `maximum` bytes."""
     run: WriteOp | None = None
     for tensor in file.tensors:
         start = tensor.source.start
         if not tensor.is_copy:
             if run:
-                yield from _cut(run, most)
+                yield from _split_step(run, maximum)
                 run = None
             yield WriteOp(tensor.offset, tensor.size, tensor.shard, start, tensor)
         elif run and run.shard == tensor.shard and run.source + run.size == start:
             run = WriteOp(run.offset, run.size + tensor.size, run.shard, run.source)
         else:
             if run:
-                yield from _cut(run, most)
+                yield from _split_step(run, maximum)
             run = WriteOp(tensor.offset, tensor.size, tensor.shard, start)
     if run:
-        yield from _cut(run, most)
+        yield from _split_step(run, maximum)
 
 
-def _cut(step: WriteOp, most: int | None) -> Iterator[WriteOp]:
-    for start in range(0, step.size, most or max(1, step.size)):
-        size = min(most or step.size, step.size - start)
+def _split_step(step: WriteOp, maximum: int | None) -> Iterator[WriteOp]:
+    for start in range(0, step.size, maximum or max(1, step.size)):
+        size = min(maximum or step.size, step.size - start)
         yield WriteOp(step.offset + start, size, step.shard, step.source + start)
 
 

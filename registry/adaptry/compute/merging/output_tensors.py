@@ -57,7 +57,7 @@ def _output_tensor(
     wanted: TensorChanges,
     rows: int | None,
 ) -> OutputTensor:
-    """A tensor without a position in a file yet."""
+    """A tensor that has no position in a file yet."""
     info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
     kept = how.dtype is None or info.dtype not in FLOATS
     dtype = info.dtype if kept else str(how.dtype)

@@ -20,7 +20,7 @@ from adaptry.compute.merging.whole_changes import ChangeChain, MethodChange, Str
 from adaptry.compute.tensors.kernel import StoredMatrix
 from adaptry.core.lazy_dataclass import dataclass
 
-LEAST = 10
+MIN_PERCENT = 10
 """If fewer than 1 of so many elements change, most of the update is lost."""
 
 ROUNDING_REMEDY = BASE_CODES["lost_in_merge"].remedy
@@ -31,8 +31,8 @@ _SPARSE = ("shira", "supertuning", "adamss", "waveft")
 
 @dataclass(frozen=True, slots=True)
 class ChangedElements:
-    """How many `elements` the adapted weights have, how many of them `changed`, and the names of the weights
-    that `lost` most of their update.
+    """The number of `elements` of the adapted weights, the number of those that `changed`, and the names of
+    the weights that `lost` most of their update.
     """
 
     elements: int = 0
@@ -70,7 +70,7 @@ def count_changed(tensors: Iterable[OutputTensor], tallies: Mapping[str, ValueTa
 
 def is_lost(tensor: OutputTensor, changed: int) -> bool:
     """Whether most of a tensor's update was lost, if `changed` of its elements differ from the base's."""
-    return changed * LEAST < tensor.numel and changed * LEAST < _updated_elements(tensor)
+    return changed * MIN_PERCENT < tensor.numel and changed * MIN_PERCENT < _updated_elements(tensor)
 
 
 def _updated_elements(tensor: OutputTensor) -> int:
@@ -110,11 +110,11 @@ def _updated_by_loras(updates: Iterable[LoraDelta]) -> int:
     """Elements in rows and columns for which the factors have numbers: a LoRA of a part of a fused weight has
     zeros for the rest.
     """
-    most = 0
+    maximum = 0
     for update in updates:
         term = read_term(update)
-        most = max(most, _nonzero(term.up, axis=1) * _nonzero(term.down, axis=0))
-    return most
+        maximum = max(maximum, _nonzero(term.up, axis=1) * _nonzero(term.down, axis=0))
+    return maximum
 
 
 def _nonzero(factor: StoredMatrix, axis: int) -> int:

@@ -14,7 +14,7 @@ from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.errors import AdaptryError
 
-_MOST = 128
+_MAX_ROWS = 128
 """Weights of a large model that are sampled, evenly."""
 
 
@@ -27,7 +27,7 @@ def sample_changes(plan: MergePlan) -> ChangedElements:
     try:
         kernels = choose_kernels()
         streamed = [each for each in plan.changed_tensors if each.is_adapted and kernels.is_streamed(each)]
-        tensors = streamed[:: -(-len(streamed) // _MOST) or 1]
+        tensors = streamed[:: -(-len(streamed) // _MAX_ROWS) or 1]
         kernels.check(tensors)
         with Shards(plan.checkpoint) as shards, kernels.limit_threads(tensors):
             own = kernels.for_thread(tensors)

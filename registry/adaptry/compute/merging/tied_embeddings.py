@@ -65,7 +65,7 @@ class TiedSides:
         return TiedSide(tensor, tensor)
 
     def is_tied(self, target: TargetTensor) -> bool:
-        """Whether it is tied; also for a copy of the embedding under the head's name, which older tools
+        """Whether the weight is tied, or is a copy of the embedding under the head's name, which older tools
         wrote.
         """
         is_copy = target.tensor == self._stored_head and not is_output_head(target.tensor)

@@ -39,7 +39,7 @@ def leaves_base_unchanged(adapter: Adapter, base: BaseRecord, checkpoint: HfChec
             own = kernels.for_thread(tensors)
             for tensor in tensors:
                 merge_tensor(tensor, _Comparison(shards, tensor), own, kernels.block)
-    except (_Changed, AdaptryError):
+    except (_WeightChanged, AdaptryError):
         return False
     return bool(tensors)
 
@@ -49,12 +49,14 @@ def _keeps_its_form(tensor: OutputTensor) -> bool:
     return tensor.packed is None and (tensor.dtype, tensor.size) == (source.dtype, source.size)
 
 
-class _Changed(Exception):
+class _WeightChanged(Exception):
     """Raised when a weight changes."""
 
 
 class _Comparison:
-    """Takes the bytes of a merged tensor. Raises `_Changed` at the first block that differs from the base."""
+    """Takes the bytes of a merged tensor. Raises `_WeightChanged` at the first block that differs from
+    the base.
+    """
 
     def __init__(self, shards: Shards, tensor: OutputTensor) -> None:
         self._shards = shards
@@ -74,7 +76,7 @@ class _Comparison:
             tally.add(data, lambda: base, tensor.dtype)
             is_changed = tally.is_changed
         if is_changed:
-            raise _Changed
+            raise _WeightChanged
 
 
 def _is_close(data: memoryview | bytes, base: memoryview) -> bool:

@@ -36,7 +36,7 @@ class WeightedAdapter:
 
     @property
     def base_label(self) -> str:
-        """Its base in messages: by name, else by the first digits of its id."""
+        """The label of the adapter's base in messages: its name, or else the first digits of its id."""
         return self.base_name or (self.base.id.brief if self.base else "no base")
 
 

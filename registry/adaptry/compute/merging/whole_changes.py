@@ -41,7 +41,7 @@ class WholeChange(Protocol):
     def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor: ...
 
     def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
-        """The same change of blocks of rows; None if it needs the whole weight in memory."""
+        """The change as a change of blocks of rows; None if it needs the whole weight in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class CombineRecipe(BaseModel):
     output: str | None = None
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_consistency(self) -> Self:
         if all(entry.weight == 0 for entry in self.inputs):
             raise ValueError("all weights are 0, so the result would be empty")
         if self.rank is not None and self.energy is not None:

@@ -22,8 +22,8 @@ from adaptry.compute.sidecar_client.inputs import ComputeRequest, ModelDescripti
 from adaptry.core.errors import Unavailable
 
 STREAMS = 32
-_PATIENCE = 600.0  # seconds to wait for the next chunk; computing a large tensor as a whole takes long
-_DEATHS = 3  # consecutive crashes without any bytes received, after which the client gives up
+_TIMEOUT = 600.0  # seconds to wait for the next chunk; computing a large tensor as a whole takes long
+_MAX_DEATHS = 3  # consecutive crashes without any bytes received, after which the client gives up
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
 
@@ -52,7 +52,7 @@ class ComputeClient:
     def describe(self, inputs: ModelInputs) -> ModelDescription:
         """The merged model's description. Raises the errors of opening it (`CheckFailed`, `Unsupported`,
         `NotFound` …), and `Unavailable`."""
-        for _ in range(_DEATHS):
+        for _ in range(_MAX_DEATHS):
             try:
                 response = b"".join(self._request(ComputeRequest(inputs=inputs)))
             except frames.ChannelClosed:
@@ -72,7 +72,7 @@ class ComputeClient:
             raise Unavailable("the server is already computing its maximum number of merged files; try again")
         deaths = 0
         try:
-            while deaths < _DEATHS:
+            while deaths < _MAX_DEATHS:
                 request = ComputeRequest(
                     inputs=inputs, file=file, identity=model.identity, start=start, end=end
                 )
@@ -101,7 +101,7 @@ class ComputeClient:
         channel, process = self._channel()
         try:
             with channel:
-                channel.settimeout(_PATIENCE)
+                channel.settimeout(_TIMEOUT)
                 frames.send(channel, "request", request.model_dump_json().encode())
                 while True:
                     kind, payload = frames.receive(channel)

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from adaptry.core.digest import Digest
 
 
-class _Passed(BaseModel):
+class _IpcValue(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelInputs(_Passed):
+class ModelInputs(_IpcValue):
     """A version of an adapter, and its base.
 
     `adapter` is the version's ref for messages, `revision` its digest, and `adapter_files` has the path of
@@ -33,7 +33,7 @@ class ModelInputs(_Passed):
     base_files: Mapping[str, str] = {}
 
 
-class MergedFile(_Passed):
+class MergedFile(_IpcValue):
     """`sha256` is None until a weights file has been read completely; `tag` identifies its bytes before that.
     `blob_id` is git's id of a file other than weights.
     """
@@ -45,7 +45,7 @@ class MergedFile(_Passed):
     blob_id: str | None = None
 
 
-class ModelDescription(_Passed):
+class ModelDescription(_IpcValue):
     """A merged model. Models with equal `identity` have equal bytes. `computed_by` has the versions of the
     computing libraries; `notes` are sentences for users."""
 
@@ -58,7 +58,7 @@ class ModelDescription(_Passed):
         return next((file for file in self.files if file.name == name), None)
 
 
-class ComputeRequest(_Passed):
+class ComputeRequest(_IpcValue):
     """A request about a model: its description, or with `file` the bytes [start, end) of that file of model
     `identity`.
     """

@@ -113,8 +113,8 @@ class MergeKernel(ABC):
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
     """(first, count) of blocks of rows with about `block` bytes and nearly equal sizes; no block is thin
     unless the weight is."""
-    most = max(2 * THIN, block // max(1, row_bytes))
-    blocks = max(1, -(-rows // most))
+    maximum = max(2 * THIN, block // max(1, row_bytes))
+    blocks = max(1, -(-rows // maximum))
     cuts = [rows * index // blocks for index in range(blocks + 1)]
     for first, last in itertools.pairwise(cuts):
         yield first, last - first

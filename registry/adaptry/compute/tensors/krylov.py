@@ -27,14 +27,17 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 TOLERANCE = 1e-7
 """The share of the best approximation's energy that may be missed."""
-_SPARE = 8  # additional columns, which make the last requested values converge faster
+_OVERSAMPLING = 8  # additional columns, which make the last requested values converge faster
 _SEED = 0
-_FEW = 4  # steps after which the matrix's whole energy is computed for the bound
+_MIN_STEPS = 4  # steps after which the matrix's whole energy is computed for the bound
 _STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 cannot distinguish
 _ELEMENTS = 1 << 18  # elements per block of rows, which stays in a core's cache
 _PARTS = 8  # parts of the rows, and so the maximum number of threads
 _WORTH_THREADS = 1 << 21  # elements of the matrix
-_SMALLEST, _LARGEST = 1e-12, 1e12  # bounds of the largest magnitude: sums of squares fit into float32
+_MIN_MAGNITUDE, _MAX_MAGNITUDE = (
+    1e-12,
+    1e12,
+)  # so that sums of squares fit into float32
 _NOISE = 0.05
 """The norm of the noise that is added to each guess. The residual of an exact singular vector is zero, so
 without noise the iteration would end before it finds larger values, whose vectors the guess may lack
@@ -50,17 +53,17 @@ def leading_triplets(matrix: Tensor, rank: int, guess: Tensor | None = None) -> 
     None if the iteration would be slower than a full decomposition, or did not converge; the caller then
     decomposes completely.
     """
-    columns = rank + _SPARE
-    most = min(matrix.shape) // 3
-    if columns * 2 > most:
+    columns = rank + _OVERSAMPLING
+    maximum = min(matrix.shape) // 3
+    if columns * 2 > maximum:
         return None
     with _passes(matrix) as passes:
         block, is_converged = _first_block(matrix.shape[1], rank, guess), False
         if matrix.dtype == torch.float32 and _is_squared_by_float32(matrix):
-            few = min(most, _STEPS_IN_FLOAT32 * columns)
+            few = min(maximum, _STEPS_IN_FLOAT32 * columns)
             block, is_converged = _iterate(passes, torch.float32, block, rank, few)
         if not is_converged:
-            block, is_converged = _iterate(passes, torch.float64, block, rank, most)
+            block, is_converged = _iterate(passes, torch.float64, block, rank, maximum)
         if not is_converged:
             return None
         image, energy = passes.project(block[:, :rank])
@@ -80,14 +83,14 @@ def _energy(values: Tensor) -> float:
 
 def _is_squared_by_float32(matrix: Tensor) -> bool:
     low, high = (float(each) for each in torch.aminmax(matrix))
-    return _SMALLEST <= max(-low, high) <= _LARGEST
+    return _MIN_MAGNITUDE <= max(-low, high) <= _MAX_MAGNITUDE
 
 
 def _first_block(width: int, rank: int, guess: Tensor | None) -> Tensor:
     """Orthonormal columns [in, rank + spare]: at most `rank` that are close to the guess, and random ones."""
     known = torch.empty(width, 0) if guess is None else guess[:rank].mT
     generator = torch.Generator().manual_seed(_SEED)
-    block = torch.randn(width, rank + _SPARE, dtype=torch.float64, generator=generator)
+    block = torch.randn(width, rank + _OVERSAMPLING, dtype=torch.float64, generator=generator)
     count = known.shape[1]
     block[:, :count] = known.double() + block[:, :count] * (_NOISE / width**0.5)
     orthonormal: Tensor = torch.linalg.qr(block)[0]
@@ -160,9 +163,11 @@ def _passes(matrix: Tensor) -> Iterator[_Passes]:
             yield _Passes(matrix, pool)
 
 
-def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most: int) -> tuple[Tensor, bool]:
+def _iterate(
+    passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, maximum: int
+) -> tuple[Tensor, bool]:
     """Orthonormal columns [in, k], computed from k orthonormal ones; the first `rank` span the right singular
-    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `most`
+    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `maximum`
     columns.
     """
     columns = block.shape[1]
@@ -177,9 +182,9 @@ def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most
         residuals = (upper @ vectors[-columns:, :rank]).norm(dim=0)
         kept = float(values[:rank].sum())
         is_converged = _missed(values, residuals, rank) <= TOLERANCE * kept
-        if not is_converged and len(images) == _FEW:  # if the rank is low, nothing may be left
+        if not is_converged and len(images) == _MIN_STEPS:  # if the rank is low, there may be nothing left
             is_converged = passes.energy() - kept <= TOLERANCE * kept
-        if is_converged or basis.shape[1] + columns > most:
+        if is_converged or basis.shape[1] + columns > maximum:
             return basis @ vectors[:, :columns], is_converged
         basis = torch.cat([basis, block], dim=1)
 

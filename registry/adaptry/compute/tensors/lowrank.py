@@ -184,8 +184,8 @@ def _triplets(matrix: Tensor, rank: int | None, guess: Tensor | None) -> tuple[T
 
 
 def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
-    """How many singular values [..., k], descending, exceed this share of the largest: at least 1, and for a
-    batch the maximum over its members.
+    """The number of singular values [..., k], descending, that exceed this share of the largest: at least 1,
+    and for a batch the maximum over its members.
     """
     return max(1, int((values > share * values[..., :1]).sum(-1).max()))
 

@@ -12,7 +12,7 @@ from string import Template
 from adaptry.compute.tensors.llvm_ir import compile_once
 from adaptry.core.compiled_module import CompiledModule
 
-_AT_ONCE = 8  # elements; counts of elements are multiples of it
+_LANES = 8  # elements; counts of elements are multiples of it
 
 _LOOP = Template("""
 define void @$name(ptr noalias %D, i64 %count, i32 %shift, $parameters) {
@@ -72,7 +72,7 @@ compiled_magnitudes = compile_once(CompiledMagnitudes)
 
 
 def _source() -> str:
-    n, each = _AT_ONCE, range(_AT_ONCE)
+    n, each = _LANES, range(_LANES)
     mask = "<" + ", ".join([f"i32 {0x7FFFFFFF}"] * n) + ">"
     return _LOOP.substitute(
         name="count",

@@ -16,11 +16,11 @@ from adaptry.compute.tensors.llvm_ir import compile_once
 from adaptry.core.compiled_module import CompiledModule
 
 BITS = 24
-_SIZE, _MIDDLE, _AT_ONCE = 624, 397, 16
+_SIZE, _MIDDLE, _LANES = 624, 397, 16
 
 
 def _splat(value: int) -> str:
-    return "<" + ", ".join([f"i32 {value}"] * _AT_ONCE) + ">"
+    return "<" + ", ".join([f"i32 {value}"] * _LANES) + ">"
 
 
 _DRAW = Template("""
@@ -75,7 +75,7 @@ def _compiled() -> CompiledModule:
         "b": 0x9D2C5680, "fifteen": 15, "c": 0xEFC60000, "eighteen": 18, "mask": (1 << BITS) - 1,
     }  # fmt: skip
     splats = {name: _splat(value) for name, value in constants.items()}
-    sizes = {"size": _SIZE, "middle": _MIDDLE, "n": _AT_ONCE, "v": f"<{_AT_ONCE} x i32>"}
+    sizes = {"size": _SIZE, "middle": _MIDDLE, "n": _LANES, "v": f"<{_LANES} x i32>"}
     return CompiledModule(_DRAW.substitute({**splats, **sizes}))
 
 

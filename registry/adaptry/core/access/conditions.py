@@ -53,7 +53,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a condition such as `alias!=prod`. Raises `Invalid`."""
         match = _FORM.fullmatch(text)
         if match is None:
             raise Invalid(

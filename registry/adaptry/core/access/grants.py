@@ -31,7 +31,7 @@ class Grant:
 
     @property
     def is_administration(self) -> bool:
-        """Whether it allows every action everywhere."""
+        """Whether the grant allows every action everywhere."""
         return self.resource.is_everything and "admin" in self.actions
 
     def allows(self, action: Action, namespace: str, name: str | None) -> bool:

@@ -29,7 +29,7 @@ class Resource:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a resource such as `acme/tone-*`. Raises `Invalid`."""
         namespaces, slash, names = text.partition("/")
         if not _NAMESPACES.fullmatch(namespaces) or (slash and not _NAMES.fullmatch(names)):
             raise Invalid(

@@ -32,7 +32,9 @@ def read_eval_results(data: bytes, label: str) -> ParsedResults:
 
 
 def read_model_index(data: bytes, label: str) -> ParsedResults | None:
-    """Reads the `model-index` of a README; None if it has no results. Raises as `read_eval_results`."""
+    """Reads the `model-index` of a README; None if it has no results. Raises the errors of
+    `read_eval_results`.
+    """
     match = README_HEAD.match(_decoded(data, label, limit=None))
     if match is None or "model-index" not in match[2]:
         return None

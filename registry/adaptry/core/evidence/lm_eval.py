@@ -112,7 +112,7 @@ def _direction(is_higher_better: object) -> Direction:
 
 
 def _is_public(dataset: object) -> bool:
-    """Whether it is the name of a dataset, and not a path on the machine that ran the evaluation."""
+    """Whether the text is the name of a dataset, and not a path on the machine that ran the evaluation."""
     return isinstance(dataset, str) and not dataset.startswith(("/", "~", ".")) and "\\" not in dataset
 
 

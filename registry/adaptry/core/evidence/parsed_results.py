@@ -64,7 +64,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """Those items of a list that are mappings. (`Any`: JSON.)"""
+    """The items of a list that are mappings. (`Any`: JSON.)"""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
@@ -93,7 +93,7 @@ def text(value: object) -> str | None:
 
 
 def measured(**fields: object) -> EvidenceValue:
-    """Raises `Invalid` with the field that is wrong."""
+    """A measured value. Raises `Invalid` with the field that is wrong."""
     return validated(EvidenceValue, None, **fields)
 
 
@@ -107,11 +107,13 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
     return found
 
 
-def thin(curve: Sequence[EvidenceValue], most: int) -> list[EvidenceValue]:
-    """At most `most` points of a curve, evenly chosen; the last one is included."""
-    if len(curve) <= most:
+def downsample(curve: Sequence[EvidenceValue], maximum: int) -> list[EvidenceValue]:
+    """Returns at most `maximum` points of a curve, evenly chosen; the last one is included."""
+    if len(curve) <= maximum:
         return list(curve)
-    chosen = {round(index * (len(curve) - 1) / (most - 1)) for index in range(most)} if most > 1 else {-1}
+    chosen = (
+        {round(index * (len(curve) - 1) / (maximum - 1)) for index in range(maximum)} if maximum > 1 else {-1}
+    )
     return [curve[index] for index in sorted(chosen)]
 
 
@@ -120,5 +122,5 @@ def curves(points: Iterable[EvidenceValue]) -> list[EvidenceValue]:
     by_metric: dict[tuple[str | None, str], list[EvidenceValue]] = {}
     for point in points:
         by_metric.setdefault((point.task, point.metric), []).append(point)
-    most = max(1, MAX_VALUES // max(1, len(by_metric)))
-    return [point for curve in by_metric.values() for point in thin(curve, most)]
+    maximum = max(1, MAX_VALUES // max(1, len(by_metric)))
+    return [point for curve in by_metric.values() for point in downsample(curve, maximum)]

@@ -23,7 +23,7 @@ EvidenceFormat = Literal[
 MAX_VALUES = 1000
 """Values of one file."""
 MAX_TEXT = 200
-_LARGEST = (1 << 53) - 1  # the largest integer that every reader of JSON keeps exact
+_MAX_SAFE_INTEGER = (1 << 53) - 1  # the largest integer that every reader of JSON keeps exact
 
 
 def _require_printable(text: str) -> str:
@@ -51,10 +51,10 @@ class EvidenceValue(BaseModel):
     settings: Label | None = None
     filter: Label | None = None
     stderr: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    n: int | None = Field(default=None, ge=0, le=_LARGEST)
+    n: int | None = Field(default=None, ge=0, le=_MAX_SAFE_INTEGER)
     direction: Direction = "unknown"
     dataset: Label | None = None
-    step: int | None = Field(default=None, ge=0, le=_LARGEST)
+    step: int | None = Field(default=None, ge=0, le=_MAX_SAFE_INTEGER)
     samples: Digest | None = None
 
 

@@ -46,10 +46,10 @@ def atomic_directory(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        place = _beside(target)
+        place = _make_hidden_folder(target)
     except OSError as error:
         raise write_error(error, target) from error
-    with _held(place):
+    with _locked(place):
         try:
             yield place
             flush_files(place)
@@ -90,7 +90,7 @@ def _publish(place: Path, target: Path) -> None:
 
 def _swap(place: Path, target: Path) -> None:
     """Replaces `target` by `place`; puts the old folder back if that fails."""
-    aside = _beside(target) / target.name
+    aside = _make_hidden_folder(target) / target.name
     target.rename(aside)
     try:
         place.rename(target)
@@ -101,7 +101,7 @@ def _swap(place: Path, target: Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
-def _beside(target: Path) -> Path:
+def _make_hidden_folder(target: Path) -> Path:
     """Makes a hidden folder next to `target`, with the mode of `mkdir` (`mkdtemp` restricts it)."""
     place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
     place.mkdir()
@@ -109,7 +109,7 @@ def _beside(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _held(place: Path) -> Iterator[None]:
+def _locked(place: Path) -> Iterator[None]:
     """Locks `place` for as long as this process lives. (Windows cannot lock a folder.)"""
     if os.name == "nt":
         yield

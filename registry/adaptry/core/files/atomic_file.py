@@ -32,7 +32,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """
     target = target.absolute()
     try:
-        _tidy(target)
+        _remove_stale_files(target)
         place, descriptor = _begun(target)
         try:
             with os.fdopen(descriptor, "w+b") as file:
@@ -52,7 +52,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
         raise write_error(error, target) from error
 
 
-def _tidy(target: Path) -> None:
+def _remove_stale_files(target: Path) -> None:
     """Removes unfinished files of writers of `target` that were killed. Does nothing on Windows."""
     if os.name == "nt":
         return
@@ -70,7 +70,7 @@ def _begun(target: Path) -> tuple[Path, int]:
     """Opens and locks a new file. Returns the hidden name that it has, or will have, and its descriptor."""
     while True:
         place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
-        descriptor = _nameless(target.parent)
+        descriptor = _open_unnamed(target.parent)
         is_named = descriptor is None
         if descriptor is None:
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -79,7 +79,7 @@ def _begun(target: Path) -> tuple[Path, int]:
         os.close(descriptor)  # another writer removed it in between
 
 
-def _nameless(folder: Path) -> int | None:
+def _open_unnamed(folder: Path) -> int | None:
     """A file without a name in `folder`; None if the system or the file system does not support this."""
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not _OPEN.is_dir():

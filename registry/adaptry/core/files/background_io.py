@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from threading import Thread
 
 _WORTH_A_THREAD = 1 << 18
-_AHEAD = 4
+_QUEUE_LENGTH = 4
 
 
 class BackgroundHasher:
@@ -48,7 +48,7 @@ class BackgroundHasher:
             self._work(piece)
             return
         self._thread = self._thread or _WorkThread(self._work)
-        if self._thread.waiting == _AHEAD:
+        if self._thread.waiting == _QUEUE_LENGTH:
             self._thread.wait_for_one()
         self._thread.put(piece)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-_EVERY = 8 << 20
+_FLUSH_BYTES = 8 << 20
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE of Linux
 
 
@@ -27,7 +27,7 @@ class EarlyWriteback:
     def add_written(self, size: int) -> None:
         """Counts `size` more bytes as written."""
         self._waiting += size
-        if self._waiting >= _EVERY:
+        if self._waiting >= _FLUSH_BYTES:
             self._start()
 
     def add_last(self) -> None:

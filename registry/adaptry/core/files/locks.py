@@ -76,7 +76,7 @@ class FileLock:
 
 def locked(path: Path, open: Callable[[], int], *, shared: bool = False, wait: bool = True) -> int:
     """Calls `open`, locks the descriptor that it returns, and returns it. If `path` was removed or replaced
-    before the lock was taken, it starts again. Raises what `open` raises, and `BlockingIOError` if another
+    before the lock was taken, it starts again. Raises the errors of `open`, and `BlockingIOError` if another
     process holds the lock and `wait` is false.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)

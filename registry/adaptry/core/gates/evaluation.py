@@ -49,7 +49,7 @@ def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
     for place, call in enumerate(condition.calls):
         try:
             found = _FUNCTIONS[call.function](call, facts)
-        except _Missing as error:
+        except _UnknownFact as error:
             missing.append(str(error))
         else:
             values[f"call{place}"] = found.value
@@ -106,58 +106,58 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if line.startswith("ERROR")), lines[0])[:200]
 
 
-class _Missing(Exception):
+class _UnknownFact(Exception):
     """A sentence about what is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FactValue:
     value: Scalar
     reason: str
 
 
-def _eval(call: Call, facts: GateFacts) -> _Found:
+def _eval(call: Call, facts: GateFacts) -> _FactValue:
     found = _newest(call, facts.subject)
     name, value = _name(found), getattr(found, call.field or "value")
     if value is None:
         what = "the standard error" if call.field == "stderr" else "the number of documents"
-        raise _Missing(f"{what} of {name} is not known (evidence {found.id})")
-    return _Found(value, f"{name} is {_measured(found)} (evidence {found.id})")
+        raise _UnknownFact(f"{what} of {name} is not known (evidence {found.id})")
+    return _FactValue(value, f"{name} is {_measured(found)} (evidence {found.id})")
 
 
-def _metric(call: Call, facts: GateFacts) -> _Found:
+def _metric(call: Call, facts: GateFacts) -> _FactValue:
     metric = call.text("metric")
     found = _latest(one for one in facts.subject.evidence if one.task is None and one.metric == metric)
     if found is None:
-        raise _Missing(f"version {facts.subject.number} has no logged metric {metric}")
-    return _Found(found.value, f"{metric} is {_number(found.value)} (evidence {found.id})")
+        raise _UnknownFact(f"version {facts.subject.number} has no logged metric {metric}")
+    return _FactValue(found.value, f"{metric} is {_number(found.value)} (evidence {found.id})")
 
 
-def _has_metric(call: Call, facts: GateFacts) -> _Found:
+def _has_metric(call: Call, facts: GateFacts) -> _FactValue:
     found = _latest(_matching(call, facts.subject))
     if found is None:
-        return _Found(False, f"version {facts.subject.number} has no evidence of {_wanted(call)}")
-    return _Found(True, f"{_name(found)} is {_measured(found)} (evidence {found.id})")
+        return _FactValue(False, f"version {facts.subject.number} has no evidence of {_wanted(call)}")
+    return _FactValue(True, f"{_name(found)} is {_measured(found)} (evidence {found.id})")
 
 
-def _noninferior(call: Call, facts: GateFacts) -> _Found:
+def _noninferior(call: Call, facts: GateFacts) -> _FactValue:
     vs, margin, confidence = call.text("vs"), call.number("margin"), call.number("confidence")
     other = _version_at(facts, vs)
     first = _newest(call, facts.subject)
     second = _newest(call, other)
     _require_own(first, facts.subject, second, other)
     if first.filter != second.filter:
-        raise _Missing(
+        raise _UnknownFact(
             f"{_name(first)} was measured with the filter {first.filter or 'none'}, and with"
             f" {second.filter or 'none'} at {vs}"
         )
     if None not in (first.settings, second.settings) and first.settings != second.settings:
-        raise _Missing(
+        raise _UnknownFact(
             f"{_name(first)} was measured with other settings than {vs}'s"
             f" ({first.settings}, not {second.settings})"
         )
     if "unknown" in (first.direction, second.direction) or first.direction != second.direction:
-        raise _Missing(f"whether a higher {_name(first)} is better is not known (evidence {first.id})")
+        raise _UnknownFact(f"whether a higher {_name(first)} is better is not known (evidence {first.id})")
     sign = 1.0 if first.direction == "higher" else -1.0
     found, note = _bound(call, facts, first, second, sign, confidence)
     is_met = found.bound > -margin
@@ -166,7 +166,7 @@ def _noninferior(call: Call, facts: GateFacts) -> _Found:
         f" {other.number}); with {confidence:.4g} confidence at most {_number(max(0.0, -found.bound))} worse,"
         f" {_number(margin)} is accepted ({found.method}{note})"
     )
-    return _Found(is_met, reason)
+    return _FactValue(is_met, reason)
 
 
 def _bound(
@@ -189,7 +189,7 @@ def _bound(
     )
     if pairs is not None and pairs.problem is None:
         if pairs.deviation == 0 and not (pairs.is_bounded and pairs.mean == 0):
-            raise _Missing(
+            raise _UnknownFact(
                 f"{_name(first)} differs by the same amount in all documents, which proves nothing"
             )
         if pairs.gained is not None and pairs.lost is not None:
@@ -200,15 +200,15 @@ def _bound(
         return found, ""
     if first.stderr is None or second.stderr is None:
         lacking = first if first.stderr is None else second
-        raise _Missing(
+        raise _UnknownFact(
             f"neither samples of both versions nor the standard error of {_name(lacking)} are stored"
             f" (evidence {lacking.id})"
         )
     for one in (first, second):
         if one.n is not None and one.n < 2:
-            raise _Missing(f"{_name(one)} has fewer than two documents (evidence {one.id})")
+            raise _UnknownFact(f"{_name(one)} has fewer than two documents (evidence {one.id})")
     if first.stderr == 0 or second.stderr == 0:
-        raise _Missing(
+        raise _UnknownFact(
             f"a standard error of 0 is not meaningful; add the samples of {_name(first)}"
             " (lm_eval --log_samples)"
         )
@@ -218,7 +218,7 @@ def _bound(
     return found, f": {pairs.problem}" if pairs is not None else ""
 
 
-def _comparable(call: Call, facts: GateFacts) -> _Found:
+def _comparable(call: Call, facts: GateFacts) -> _FactValue:
     task, vs = call.text("task"), call.text("vs")
     other = _version_at(facts, vs)
     mine, theirs = _of_task(facts.subject, task), _of_task(other, task)
@@ -228,37 +228,41 @@ def _comparable(call: Call, facts: GateFacts) -> _Found:
     ]
     both = [(one, two) for one, two in pairs if two is not None]
     if not both:
-        raise _Missing(f"version {facts.subject.number} and {vs} have no metric of {task} in common")
+        raise _UnknownFact(f"version {facts.subject.number} and {vs} have no metric of {task} in common")
     differences: list[str] = []
     for one, two in both:
         _require_own(one, facts.subject, two, other)
         differences += _differences(one, two, vs, facts.knows_settings)
     if differences:
-        return _Found(False, f"{task}: {', '.join(dict.fromkeys(differences))}")
-    return _Found(True, f"{task} was measured like {vs}'s (n={both[0][0].n:,})")
+        return _FactValue(False, f"{task}: {', '.join(dict.fromkeys(differences))}")
+    return _FactValue(True, f"{task} was measured like {vs}'s (n={both[0][0].n:,})")
 
 
 def _differences(one: EvidenceFact, two: EvidenceFact, vs: str, knows_settings: bool) -> list[str]:
-    """How the measurements differ. Raises `_Missing` if that is unknown."""
+    """The differences between the ways in which the two were measured. Raises `_UnknownFact` if they are
+    unknown.
+    """
     settings = (one.settings, two.settings)
     if one.task_hash and two.task_hash:
         tasks = ("task hash", one.task_hash, two.task_hash)
     elif one.task_version and two.task_version:
         tasks = ("task version", one.task_version, two.task_version)
         if knows_settings and None in settings:  # a task hash is a hash of the prompts, a version is not
-            raise _Missing(
+            raise _UnknownFact(
                 f"how {one.task} was run, such as the number of examples in its prompts, is not known"
                 f" (evidence {one.id}, {two.id}); add the results file again, or evaluate with"
                 " lm_eval --log_samples"
             )
     else:
-        raise _Missing(f"the version of the task {one.task} is not known (evidence {one.id}, {two.id})")
+        raise _UnknownFact(f"the version of the task {one.task} is not known (evidence {one.id}, {two.id})")
     if one.n is None or two.n is None:
-        raise _Missing(f"the number of documents of {one.task} is not known (evidence {one.id}, {two.id})")
+        raise _UnknownFact(
+            f"the number of documents of {one.task} is not known (evidence {one.id}, {two.id})"
+        )
     if one.n == two.n == 0:
-        raise _Missing(f"{one.task} was measured on no documents (evidence {one.id}, {two.id})")
+        raise _UnknownFact(f"{one.task} was measured on no documents (evidence {one.id}, {two.id})")
     if one.chat_template is None and two.chat_template is None and {one.format, two.format} != {"lm-eval"}:
-        raise _Missing(f"the chat template is not known (evidence {one.id}, {two.id})")
+        raise _UnknownFact(f"the chat template is not known (evidence {one.id}, {two.id})")
     compared = (
         tasks,
         ("chat template", one.chat_template, two.chat_template),
@@ -279,32 +283,32 @@ def _short(value: object) -> str:
     return "none" if value is None else str(value)[:16]
 
 
-def _fits(call: Call, facts: GateFacts) -> _Found:
+def _fits(call: Call, facts: GateFacts) -> _FactValue:
     runtime = call.text("runtime")
     found = next((one for one in facts.fits if one.runtime == runtime), None)
     if found is None:
-        raise _Missing(f"there is no verdict of {runtime}")
+        raise _UnknownFact(f"there is no verdict of {runtime}")
     if found.outcome == "as_trained":
-        return _Found(True, f"{runtime} serves it as trained")
-    return _Found(False, f"{runtime}: {found.reason or found.outcome}")
+        return _FactValue(True, f"{runtime} serves it as trained")
+    return _FactValue(False, f"{runtime}: {found.reason or found.outcome}")
 
 
-def _approvals(call: Call, facts: GateFacts) -> _Found:
+def _approvals(call: Call, facts: GateFacts) -> _FactValue:
     group = call.text("group")
     found = next((one for one in facts.approvals if one.group == group), None)
     if found is None or found.problem:
-        raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
+        raise _UnknownFact(found.problem if found and found.problem else f"there is no group {group}")
     names = f" ({', '.join(found.by)})" if found.by else ""
     ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
-    return _Found(len(found.by), f"{format_count(len(found.by), 'approval')} of {group}{names}{ignored}")
+    return _FactValue(len(found.by), f"{format_count(len(found.by), 'approval')} of {group}{names}{ignored}")
 
 
-def _state(call: Call, facts: GateFacts) -> _Found:
+def _state(call: Call, facts: GateFacts) -> _FactValue:
     del call
-    return _Found(facts.subject.state, f"version {facts.subject.number} is {facts.subject.state}")
+    return _FactValue(facts.subject.state, f"version {facts.subject.number} is {facts.subject.state}")
 
 
-_FUNCTIONS: Mapping[str, Callable[[Call, GateFacts], _Found]] = {
+_FUNCTIONS: Mapping[str, Callable[[Call, GateFacts], _FactValue]] = {
     "eval": _eval,
     "metric": _metric,
     "has_metric": _has_metric,
@@ -319,14 +323,16 @@ _FUNCTIONS: Mapping[str, Callable[[Call, GateFacts], _Found]] = {
 def _version_at(facts: GateFacts, vs: str) -> VersionFact:
     found = facts.version_at(vs)
     if found is None:
-        raise _Missing(f"there is no {vs} to compare with yet")
+        raise _UnknownFact(f"there is no {vs} to compare with yet")
     return found
 
 
 def _require_own(first: EvidenceFact, subject: VersionFact, second: EvidenceFact, other: VersionFact) -> None:
-    """Raises `_Missing` if one results file is the evidence of two versions: it measured only one of them."""
+    """Raises `_UnknownFact` if one results file is the evidence of two versions: it measured only one
+    of them.
+    """
     if first.file is not None and first.file == second.file and subject.digest != other.digest:
-        raise _Missing(
+        raise _UnknownFact(
             f"evidence {first.id} and {second.id} come from one results file, which measured one version,"
             f" not both {subject.number} and {other.number}; withdraw the wrong one"
         )
@@ -336,7 +342,7 @@ def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
     """The evidence that a call selects; None if it selects none, or if several filters match."""
     try:
         return _newest(call, version)
-    except _Missing:
+    except _UnknownFact:
         return None
 
 
@@ -346,7 +352,7 @@ def _newest(call: Call, version: VersionFact) -> EvidenceFact:
     found = _matching(call, version)
     filters = sorted({one.filter or "none" for one in found})
     if len(filters) > 1:
-        raise _Missing(
+        raise _UnknownFact(
             f"{task} {metric} of version {version.number} has several filters ({', '.join(filters)}); name"
             f' one: filter="{filters[0]}"'
         )
@@ -354,7 +360,7 @@ def _newest(call: Call, version: VersionFact) -> EvidenceFact:
     if newest is None:
         known = sorted({one.metric for one in _of_task(version, task)})
         others = f" (of {task} there is {', '.join(known[:5])})" if known else ""
-        raise _Missing(f"version {version.number} has no evidence of {_wanted(call)}{others}")
+        raise _UnknownFact(f"version {version.number} has no evidence of {_wanted(call)}{others}")
     return newest
 
 

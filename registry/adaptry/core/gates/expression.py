@@ -25,7 +25,7 @@ _MAX_CALLS = 20
 _WORDS = frozenset({"true", "false", "in"})
 _CONVERSIONS = frozenset({"double", "int", "size"})
 _METHODS = frozenset({"startsWith", "endsWith", "contains"})
-_INSTEAD = {"and": "&&", "or": "||", "not": "!", "is": "==", "true": "true", "false": "false"}
+_SUGGESTIONS = {"and": "&&", "or": "||", "not": "!", "is": "==", "true": "true", "false": "false"}
 _MACROS = frozenset({"all", "exists", "exists_one", "map", "filter", "has"})
 
 
@@ -257,7 +257,7 @@ def _unknown(token: Token, is_call: bool) -> str:
     what = f"column {token.column}: unknown {'function' if is_call else 'word'} {token.text[:40]}"
     if token.text in _METHODS:
         return f'{what}; it is written after a text, as in state().{token.text}("\N{HORIZONTAL ELLIPSIS}")'
-    if (instead := _INSTEAD.get(token.text.lower())) is not None:
+    if (instead := _SUGGESTIONS.get(token.text.lower())) is not None:
         return f"{what}; write {instead}"
     if near := suggestion(token.text, FUNCTIONS, template="{}()"):
         return what + near

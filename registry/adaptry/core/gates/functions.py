@@ -34,7 +34,7 @@ class GateFunction:
     fields: tuple[str, ...] = ()
 
     def usage(self, name: str) -> str:
-        """Its signature, such as `fits(runtime)`."""
+        """The function's signature, such as `fits(runtime)`."""
         shown = [one.name if _is_required(one) else f"[{one.name}]" for one in self.parameters]
         return f"{name}({', '.join(shown)})" + (f".{'|'.join(self.fields)}" if self.fields else "")
 

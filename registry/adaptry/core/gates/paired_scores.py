@@ -9,7 +9,7 @@ from adaptry.core.gates.facts import EvidenceFact, PairedFact
 from adaptry.core.lazy_dataclass import dataclass
 
 _TOLERANCE = 1e-6  # between the mean of the documents and the stated value, as a share of it
-_LARGEST = 1e100  # squares of such numbers can be summed without overflow
+_MAX_SCORE = 1e100  # squares of such numbers can be summed without overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def pair(vs: str, first: ScoredEvidence, second: ScoredEvidence) -> PairedFact:
         return unpaired(vs, one, two, "their samples files have different documents")
     if len(first.scores) < 2:
         return unpaired(vs, one, two, "their samples files have fewer than two documents of this metric")
-    if any(abs(score) > _LARGEST for scored in (first, second) for score in scored.scores.values()):
+    if any(abs(score) > _MAX_SCORE for scored in (first, second) for score in scored.scores.values()):
         return unpaired(vs, one, two, "the scores of their documents are too large")
     for scored in (first, second):
         mean = math.fsum(scored.scores.values()) / len(scored.scores)

@@ -100,8 +100,8 @@ def policy_digest(text: str) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The lines, from 1, of a policy's fields and of its conditions; and of a field that is there before or
-    merges others (`<<`), of which YAML would keep only some.
+    """The line numbers, from 1, of a policy's fields and conditions; and that of a field that is repeated or
+    merges others (`<<`), since YAML would keep only some of the values.
     """
 
     fields: dict[str, int]
@@ -110,7 +110,7 @@ class _Lines:
 
 
 def _lines(text: str) -> _Lines:
-    """Of a text that was read before, and so is a short map without YAML aliases."""
+    """The lines of a text that has been parsed before, so that it is a short map without YAML aliases."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     fields: dict[str, int] = {}

@@ -40,7 +40,9 @@ def require_installed() -> None:
 
 
 def evaluate_in_child(conditions: Sequence[str], facts: GateFacts) -> tuple[ConditionResult, ...]:
-    """Raises `Invalid` for a condition that cannot be read, `MissingDependency`, `Unavailable`."""
+    """Evaluates conditions in a child process. Raises `Invalid` for a condition that cannot be read,
+    `MissingDependency`, `Unavailable`.
+    """
     request = {"conditions": list(conditions), "facts": facts.model_dump(mode="json")}
     return _RESULTS.validate_json(_run("evaluate", json.dumps(request).encode()))
 

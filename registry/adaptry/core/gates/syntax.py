@@ -17,7 +17,7 @@ from adaptry.core.gates.tokens import Token
 _CLOSES = {"(": ")", "[": "]"}
 _OPENS = {closing: opening for opening, closing in _CLOSES.items()}
 _DEEP = 30  # levels of brackets; CEL's parser refuses 60 in most expressions, and computes 40
-_LARGEST = 2**63 - 1  # of CEL's integers
+_MAX_INTEGER = 2**63 - 1  # of CEL's integers
 _PREFIXES = frozenset({"-", "!"})
 _JOINS = frozenset(
     {"&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "in", "?", ":", ","}
@@ -67,9 +67,9 @@ def _check_number(token: Token, before: Token | None) -> None:
     if token.kind != "number":
         return
     is_whole = token.text.isdigit()
-    most = _LARGEST + _is_sign(before, "-")
-    if (is_whole and int(token.text) > most) or (not is_whole and math.isinf(float(token.text))):
-        largest = f"{most} (write 1e30 for a larger one)" if is_whole else "1.7e308"
+    maximum = _MAX_INTEGER + _is_sign(before, "-")
+    if (is_whole and int(token.text) > maximum) or (not is_whole and math.isinf(float(token.text))):
+        largest = f"{maximum} (write 1e30 for a larger one)" if is_whole else "1.7e308"
         raise Invalid(
             f"column {token.column}: {token.text[:40]} is too large; the largest number is {largest}"
         )

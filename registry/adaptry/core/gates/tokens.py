@@ -16,7 +16,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.ASCII,
 )
-_INSTEAD = {
+_SUGGESTIONS = {
     "\u2265": "write >=",
     "\u2264": "write <=",
     "\u2260": "write !=",
@@ -41,7 +41,7 @@ class Token:
 
 
 def tokens_of(source: str) -> list[Token]:
-    """Raises `Invalid` with the column of what cannot be read."""
+    """Splits a condition into tokens. Raises `Invalid` with the column of the text that cannot be read."""
     found: list[Token] = []
     position, end = 0, len(source.rstrip())
     while position < end:
@@ -61,7 +61,7 @@ def _problem(rest: str) -> str:
         if closing < 0:
             return f"the text has no closing quotation mark: {rest[:20]!a}"
         return f"a text may contain \\\\, \\\" and \\', but no other backslash: {rest[: closing + 1][:20]!a}"
-    instead = _INSTEAD.get(rest[0])
+    instead = _SUGGESTIONS.get(rest[0])
     if instead is None and rest[0].isdigit() and rest[0].isascii():
         instead = "write a number such as 0.75 or 1e-3"
     return f"cannot be read: {rest[:20]!a}" + (f"; {instead}" if instead else "")

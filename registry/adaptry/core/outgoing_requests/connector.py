@@ -43,8 +43,8 @@ class OutgoingResponse:
 class GuardedConnector:
     """`request` sends one request. Safe to use from many threads.
 
-    `allowed` are networks that may be connected to although they are not public; only there is plain http
-    permitted. An answer is refused beyond `max_bytes`, and everything together ends after `seconds`.
+    `allowed` are networks that may be connected to although they are not public; plain http is permitted only
+    there. An answer of more than `max_bytes` is refused, and the whole exchange ends after `seconds`.
     """
 
     def __init__(
@@ -82,11 +82,13 @@ class GuardedConnector:
         except (OSError, HTTPException, ValueError) as error:
             late = time.monotonic() >= deadline
             raise _unavailable(
-                where, f"no answer within {self._seconds:g} s" if late else _words(error)
+                where, f"no answer within {self._seconds:g} s" if late else _error_text(error)
             ) from error
 
     def _resolve(self, where: OutgoingUrl, deadline: float) -> list[Address]:
-        """Raises `OutgoingRefused` if any address of the host is not allowed: any of them may be used."""
+        """Looks up the host. Raises `OutgoingRefused` if any of its addresses is not allowed, since any of
+        them may be used.
+        """
         addresses = _look_up(where, deadline)
         for address in addresses:
             if is_inside(address, self._allowed):
@@ -134,7 +136,7 @@ def _look_up(where: OutgoingUrl, deadline: float) -> list[Address]:
     asking.start()
     asking.join(max(0.0, deadline - time.monotonic()))
     if errors or asking.is_alive() or not found:
-        raise _unavailable(where, _words(errors[0]) if errors else "its name was not resolved in time")
+        raise _unavailable(where, _error_text(errors[0]) if errors else "its name was not resolved in time")
     return list(dict.fromkeys(found))
 
 
@@ -178,5 +180,5 @@ def _unavailable(where: OutgoingUrl, why: str) -> Unavailable:
     )
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

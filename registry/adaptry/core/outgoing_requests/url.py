@@ -23,7 +23,9 @@ class OutgoingUrl:
 
     @classmethod
     def parse(cls, text: str) -> OutgoingUrl:
-        """Raises `Invalid` for anything but an http or https URL without user, password and fragment."""
+        """Parses a URL. Raises `Invalid` unless it is an http or https URL without user, password and
+        fragment.
+        """
         try:
             parts = urlsplit(text)
             host, port = parts.hostname, parts.port

@@ -29,7 +29,7 @@ _OUT_OF_MEMORY = 75
 _OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
 _SHORTEST_WAIT = 60.0
 _CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
-_PATIENCE = 120.0  # seconds that a caller waits for a child slot
+_TIMEOUT = 120.0  # seconds that a caller waits for a child slot
 _WALL_FACTOR = 30.0
 NICENESS = 5
 _LOWEST_PRIORITY = 19
@@ -132,7 +132,7 @@ def run_bounded(
 @contextmanager
 def child_slot() -> Iterator[None]:
     """Waits for a free child slot of this process. Raises `ProcessFailed` if none becomes free in time."""
-    if not _CHILDREN.acquire(timeout=_PATIENCE):
+    if not _CHILDREN.acquire(timeout=_TIMEOUT):
         raise ProcessFailed("all processes for such work are busy; try again")
     try:
         yield
@@ -172,12 +172,12 @@ def start_bounded(
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
     """Sends the request and reads the answer. The child has ended on return or `ProcessFailed`."""
-    patience = wall_clock_limit(limits)
+    timeout = wall_clock_limit(limits)
     with process:
         try:
-            return process.communicate(request, patience)[0]
+            return process.communicate(request, timeout)[0]
         except subprocess.TimeoutExpired:
-            raise ProcessFailed(f"the process did not answer within {patience:.0f} s") from None
+            raise ProcessFailed(f"the process did not answer within {timeout:.0f} s") from None
         finally:
             process.kill()
 

@@ -16,7 +16,7 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 from adaptry.core.processes.worker_pool import run_in_worker
 
 _MIB = 1 << 20
-_FEW = 20_000
+_MAX_IN_PROCESS = 20_000
 """Values that a single call into C creates in 5 ms. In steps that other threads may interrupt, it takes
 twice as long.
 """
@@ -40,7 +40,7 @@ def loads_in_child(
         raise Unavailable(f"{label} could not be read: {error}") from error
     if refusal:
         raise Invalid(refusal.decode())
-    if limits.nodes <= _FEW:
+    if limits.nodes <= _MAX_IN_PROCESS:
         return json.loads(data)
     return json.loads(data, object_pairs_hook=_object, parse_int=_integer)
 
@@ -55,7 +55,7 @@ def _integer(digits: str) -> int:
 
 
 def answer(data: bytes, size: str, depth: str, nodes: str, what: str) -> bytes:
-    """Why the document is refused; empty if it is not."""
+    """The reason why the document is refused; empty if it is valid."""
     try:
         strictjson.loads(data, strictjson.JsonLimits(int(size), int(depth), int(nodes)), what)
     except Invalid as error:

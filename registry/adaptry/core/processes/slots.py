@@ -15,14 +15,14 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers hold a slot, and at most `waiting` callers wait for one, each for `patience`
+    """At most `running` callers hold a slot, and at most `waiting` callers wait for one, each for `timeout`
     seconds.
     """
 
-    def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
+    def __init__(self, running: int, waiting: int, timeout: float = 30.0) -> None:
         self._running = threading.BoundedSemaphore(running)
         self._present = threading.BoundedSemaphore(running + waiting)
-        self._patience = patience
+        self._timeout = timeout
 
     @contextmanager
     def acquire(self, what: str) -> Iterator[None]:
@@ -32,7 +32,7 @@ class ProcessSlots:
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")
         try:
-            if not self._running.acquire(timeout=self._patience):
+            if not self._running.acquire(timeout=self._timeout):
                 raise Unavailable(f"waited too long for other requests to read {what}; try again")
             try:
                 yield

@@ -23,15 +23,15 @@ from typing import Any
 
 IDLE = 30.0
 """Seconds without a request after which a worker ends, with exit code 0."""
-_MOST_REQUESTS = 1000
-_LARGE = 4 << 20  # bytes of a request, after which the process may have grown large
+_MAX_REQUESTS = 1000
+_LARGE_REQUEST = 4 << 20  # bytes of a request, after which the process may have grown large
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
     """Answers requests until there are no more."""
     stream = io.BufferedReader(socket.SocketIO(requests, "r"))
     gc.disable()  # no cycles arise here, and a collection would visit every value of a large document
-    for _ in range(_MOST_REQUESTS):
+    for _ in range(_MAX_REQUESTS):
         if not select.select([requests], [], [], IDLE)[0]:
             return
         head = stream.read(4)
@@ -48,7 +48,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
         target.write(len(answer).to_bytes(8, "big"))
         target.write(answer)
         target.flush()
-        if request["size"] > _LARGE:
+        if request["size"] > _LARGE_REQUEST:
             return
 
 
@@ -57,11 +57,11 @@ def _limit(seconds: float, memory: int) -> None:
     timer.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, maximum))
     try:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (memory, most))
+        _, maximum = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, maximum))
     except (OSError, ValueError):
         pass  # the system does not offer it (macOS)
 

@@ -51,10 +51,10 @@ class WorkerPool:
         """
         with child_slot():
             while True:
-                worker = self._kept() or _Worker()
+                worker = self._take_idle() or _Worker()
                 try:
                     answer = worker.ask(module, request, limits, arguments)
-                except _EndedBefore:
+                except _WorkerExited:
                     worker.end()
                     continue
                 except BaseException:
@@ -64,7 +64,7 @@ class WorkerPool:
                     self._idle.append(worker)
                 return answer
 
-    def _kept(self) -> _Worker | None:
+    def _take_idle(self) -> _Worker | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the workers and their answers belong to the parent
                 self._owner = os.getpid()
@@ -79,7 +79,7 @@ class WorkerPool:
             return None
 
 
-class _EndedBefore(Exception):
+class _WorkerExited(Exception):
     """A worker of the pool had already ended by itself before it read the request."""
 
 
@@ -105,19 +105,21 @@ class _Worker:
                 raise
 
     def ask(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str]) -> bytes:
-        """Raises `ProcessFailed` and `ProcessTimeout`, after which the worker cannot be used."""
+        """Sends a request and returns the answer. Raises `ProcessFailed` and `ProcessTimeout`, after which
+        the worker cannot be used.
+        """
         document = {"module": module, "arguments": arguments, "seconds": limits.seconds}
         order = json.dumps(document | {"memory": limits.memory, "size": len(request)}).encode()
-        patience = wall_clock_limit(limits)
-        self._socket.settimeout(patience)
+        timeout = wall_clock_limit(limits)
+        self._socket.settimeout(timeout)
         try:
             self._socket.sendall(len(order).to_bytes(4, "big") + order)
             self._socket.sendall(request)
         except TimeoutError:
-            raise ProcessFailed(f"the process did not read its request within {patience:.0f} s") from None
+            raise ProcessFailed(f"the process did not read its request within {timeout:.0f} s") from None
         except OSError:
             raise self._failure(limits) from None
-        answer = self._answer(limits, patience)
+        answer = self._answer(limits, timeout)
         self._has_answered = True
         return answer
 
@@ -131,8 +133,8 @@ class _Worker:
         with self._process:
             self._process.kill()
 
-    def _answer(self, limits: ProcessLimits, patience: float) -> bytes:
-        until = time.monotonic() + patience
+    def _answer(self, limits: ProcessLimits, timeout: float) -> bytes:
+        until = time.monotonic() + timeout
         length = int.from_bytes(self._read(8, until, limits), "big")
         if length > limits.answer:
             raise ProcessFailed(f"the process returned {length:,} bytes; at most {limits.answer:,} are read")
@@ -163,7 +165,7 @@ class _Worker:
             self._process.kill()
             self._process.wait()
         if self._process.returncode == 0 and self._has_answered:
-            return _EndedBefore()
+            return _WorkerExited()
         check_exit(self._process.returncode, limits)
         return ProcessFailed("the process ended without an answer")
 

@@ -20,7 +20,7 @@ from adaptry.core.transparency import ed25519
 _ED25519 = b"\1"
 _SIGNATURE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
-LONGEST = 64 << 10
+MAX_LENGTH = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a verifier key. Raises `Invalid`."""
         name, _, rest = text.strip().partition("+")
         id_hex, _, encoded = rest.partition("+")
         data = _decode_base64(encoded)
@@ -67,7 +67,7 @@ class LogCheckpoint:
         return f"{self.origin}\n{self.size}\n{_encode_base64(self.root)}\n"
 
     def sign(self, seed: bytes) -> str:
-        """The signed note."""
+        """Signs the checkpoint; returns the note."""
         key = VerifierKey(self.origin, ed25519.public_key(seed))
         signature = _encode_base64(key.id + ed25519.sign(seed, self.body.encode()))
         return f"{self.body}\n— {key.name} {signature}\n"
@@ -79,7 +79,7 @@ class LogCheckpoint:
         origin, size, root, *_ = *body.split("\n"), "", "", ""
         decoded = _decode_base64(root)
         if not origin or not _SIZE.fullmatch(size) or decoded is None or len(decoded) != 32:
-            raise Invalid("not a checkpoint (expected a name, a number of entries and a root, a line each)")
+            raise Invalid("not a checkpoint (expected three lines: a name, a number of entries and a root)")
         return cls(origin, int(size), decoded)
 
     @classmethod
@@ -96,7 +96,7 @@ class LogCheckpoint:
 
 def _split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     """The signed text, and the signatures by key name. Raises `Invalid`."""
-    body, gap, rest = note[:LONGEST].rpartition("\n\n")
+    body, gap, rest = note[:MAX_LENGTH].rpartition("\n\n")
     found = [_SIGNATURE.fullmatch(line) for line in rest.splitlines()]
     signatures = [(one[1], _decode_base64(one[2]) or b"") for one in found if one]
     if not gap or not signatures or len(signatures) != len(found):

@@ -26,7 +26,7 @@ _FUNCTIONS = {
 }
 
 
-class _Failed(ValueError):
+class _OpensslError(ValueError):
     """OpenSSL refused a key, or does not support Ed25519."""
 
 
@@ -63,7 +63,7 @@ class OpensslEd25519:
                     context, signature, len(signature), message, len(message)
                 )
                 return bool(found == 1)
-        except _Failed:
+        except _OpensslError:
             return False
         finally:
             self._library.ERR_clear_error()  # otherwise the thread's next call would seem to fail
@@ -88,7 +88,7 @@ class OpensslEd25519:
     def _require(self, result: int | None) -> int:
         if not result or result < 0:
             self._library.ERR_clear_error()
-            raise _Failed
+            raise _OpensslError
         return result
 
 
@@ -102,12 +102,12 @@ def find_ed25519() -> OpensslEd25519 | None:
 
         found = OpensslEd25519(ctypes.CDLL(_hashlib.__file__))
         return found if _is_right(found) else None
-    except (ImportError, AttributeError, OSError, _Failed):
+    except (ImportError, AttributeError, OSError, _OpensslError):
         return None
 
 
 def _is_right(found: OpensslEd25519) -> bool:
-    """Whether it reproduces the first example signature in RFC 8032 (section 7.1)."""
+    """Whether the library reproduces the first example signature in RFC 8032 (section 7.1)."""
     seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
     signature = found.sign(seed, b"")

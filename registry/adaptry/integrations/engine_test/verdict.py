@@ -32,7 +32,7 @@ _NOISES = 3.0
 """Multiple of the base's noise up to which values count as equal."""
 _PART = 0.15
 """Fraction of the adapter's effect up to which values count as equal: its modules are rounded too."""
-_LEAST = 0.003
+_MIN_DIFFERENCE = 0.003
 """The effect, in nats, below which the test is inconclusive."""
 
 
@@ -97,9 +97,7 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """For each token that the engine returned: how far training moved its logprob, and how far the engine's
-    answers moved it.
-    """
+    """The change of each returned token's logprob by training, and the change in the engine's answers."""
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]
@@ -107,7 +105,7 @@ def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
 
 def _outcome(noise: float, effect: float, from_trained: float, from_base: float) -> EngineTestOutcome:
     equal = max(_NOISES * noise, _PART * effect)
-    if effect < _LEAST or effect <= equal:
+    if effect < _MIN_DIFFERENCE or effect <= equal:
         return "cannot_tell"
     if from_trained <= equal:
         return "as_trained"

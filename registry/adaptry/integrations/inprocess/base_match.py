@@ -22,7 +22,7 @@ FileStamps: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
-    """How the model's files match the version's base; None if either is not known by content.
+    """Returns how the model's files match the version's base; None if either is not known by content.
 
     Raises `CheckFailed` if they are different models.
     """

@@ -38,7 +38,7 @@ _FREE_FIELDS = frozenset(
 """Fields of a config that may have any value; the others must have the default."""
 _INITIAL_VALUES = (True, False, "gaussian")
 """Values of `init_lora_weights` that do not change the base's weights."""
-_MOST_TARGETS = 16
+_MAX_TARGETS = 16
 """PEFT shortens a list of 20 target modules or more."""
 _STATE = frozenset(
     {
@@ -134,13 +134,13 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _is_plain(config: Any) -> bool:
-    """Whether it describes a LoRA without any variant, including variants of later versions of PEFT. (`Any`:
-    PEFT's configs.)
+    """Whether the config describes a LoRA without any variant, including variants of later versions of PEFT.
+    (`Any`: PEFT's configs.)
     """
     from peft import LoraConfig
 
     targets = config.target_modules if type(config) is LoraConfig else None
-    if not isinstance(targets, list | set) or len(targets) > _MOST_TARGETS:
+    if not isinstance(targets, list | set) or len(targets) > _MAX_TARGETS:
         return False
     if not any(config.init_lora_weights is value for value in _INITIAL_VALUES[:2]) and (
         config.init_lora_weights != _INITIAL_VALUES[2]
@@ -223,7 +223,7 @@ def _modules_outside_adapters(model: Module) -> Iterator[tuple[str, Module]]:
 
 
 def _is_plain_layer(layer: Any) -> bool:
-    """Whether it is PEFT's unmerged layer around a linear one, with all weights present."""
+    """Whether the module is PEFT's unmerged layer around a linear one, with all weights present."""
     import torch
     from peft.tuners.lora.layer import Linear
 

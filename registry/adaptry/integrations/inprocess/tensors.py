@@ -49,7 +49,7 @@ class LazyTensors(Mapping[str, "Tensor"]):
         """The tensor, in the file's shape. Raises `KeyError`, and `Unsupported` for a dtype that torch
         lacks.
         """
-        tensor = _over(self._memory, self._infos[name], name)
+        tensor = _tensor_view(self._memory, self._infos[name], name)
         floats = self._dtype if tensor.is_floating_point() else None
         return tensor.to(self._device, floats or tensor.dtype)
 
@@ -186,7 +186,7 @@ def require_device_and_dtype(device: str | device, dtype: dtype | None) -> None:
         raise Invalid(f"torch has no device {device!r} here: {str(error).splitlines()[0]}") from error
 
 
-def _over(memory: mmap.mmap, info: TensorInfo, name: str) -> Tensor:
+def _tensor_view(memory: mmap.mmap, info: TensorInfo, name: str) -> Tensor:
     import torch
 
     kind = _torch_dtype(info, name)

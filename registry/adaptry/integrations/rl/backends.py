@@ -15,7 +15,7 @@ from adaptry.registry.workers import WorkerInfo
 
 
 class PolicyBackend(ABC):
-    """Deploys the versions of one policy."""
+    """A backend that deploys the versions of one policy."""
 
     @abstractmethod
     def model_name(self, version: VersionInfo) -> str:
@@ -60,10 +60,10 @@ class EngineBackend(PolicyBackend):
         idle = [each for each in older if each.name not in busy]
         for each in idle:
             engine.unload(each.name)
-        self._let_go(engine, {each.digest for each in idle if each.digest is not None})
+        self._release_unloaded(engine, {each.digest for each in idle if each.digest is not None})
         return any(each.name in busy for each in older)
 
-    def _let_go(self, engine: Engine, unloaded: Set[Digest]) -> None:
+    def _release_unloaded(self, engine: Engine, unloaded: Set[Digest]) -> None:
         """Lets the cache delete the files of versions that the engine no longer has under any name."""
         readable = engine.readable_digests(engine.list_adapters()) if unloaded else None
         if readable is None:  # nothing to do, or an engine that cannot list the files it may read again

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 _LOG = logging.getLogger("adaptry.integrations.rl")
-_TRIES = 8
-_LOOK_BACK = 50
+_MAX_ATTEMPTS = 8
+_MAX_LISTED_COMMITS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Publisher:
         """Moves the alias. The newest published version wins, even if another process moved the alias in the
         meantime.
         """
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             now = current_alias(self._registry.aliases, self.name, self.alias)
             if now and now.digest == version.digest:
                 return
@@ -175,7 +175,7 @@ class Publisher:
     def _load_window(self) -> list[VersionInfo]:
         """The window of an earlier process of this run, oldest first."""
         try:
-            recent = self._registry.versions.list(self.name, limit=_LOOK_BACK).items
+            recent = self._registry.versions.list(self.name, limit=_MAX_LISTED_COMMITS).items
         except NotFound:
             return []
         ours = [each for each in recent if each.state == "active" and self._is_ours(each)]

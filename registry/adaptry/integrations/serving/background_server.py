@@ -64,8 +64,8 @@ class BackgroundServer:
 class _Connections:
     """Counts connections. Safe to use from any thread."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self._most = maximum
         self._count = 0
         self._guard = threading.Lock()
 

@@ -18,7 +18,7 @@ from adaptry.integrations.serving.cache.cache import CachedAdapter
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
-_SAME = ("exact", "same_weights", "cast")
+_SAME_BASE = ("exact", "same_weights", "cast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         found = match_bases(registry.bases.record(version.base_id), base)
     except NotFound:
         raise CheckFailed(f"{ref} is for {named}, which this worker's token may not see") from None
-    if found.level not in _SAME:
+    if found.level not in _SAME_BASE:
         raise CheckFailed(
             f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Send"
             f" the request to a server of {named}"

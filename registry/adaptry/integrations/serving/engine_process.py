@@ -47,8 +47,8 @@ class EngineProcess:
     words: tuple[str, ...] = field(compare=False)
 
     def is_engine(self, started_at: float | None, models: Collection[str]) -> bool:
-        """Whether it is the process of the engine that reports this start time; if the engine reports none,
-        of the engine that serves `models`.
+        """Whether this is the process of the engine that reports this start time, or, if the engine reports
+        none, of the engine that serves `models`.
         """
         if started_at is not None:
             return abs(self.started_at - started_at) < _TOLERANCE

@@ -18,8 +18,8 @@ from adaptry.operations.watch import affected_adapters
 from adaptry.registry.events import MAX_GLOBS
 from adaptry.registry.interface import Registry
 
-_WAIT = 25.0  # seconds of long polling per request
-_PAUSE = 5.0  # seconds after a failed request
+_LONG_POLL_SECONDS = 25.0  # seconds of long polling per request
+_RETRY_DELAY = 5.0  # seconds after a failed request
 
 
 class EventListener:
@@ -64,10 +64,10 @@ class EventListener:
         while not loop.is_closed():
             try:
                 news = self._registry.events.read(
-                    seq, wait=_WAIT if seq is not None else 0.0, adapters=self._globs
+                    seq, wait=_LONG_POLL_SECONDS if seq is not None else 0.0, adapters=self._globs
                 )
             except AdaptryError:
-                time.sleep(_PAUSE)
+                time.sleep(_RETRY_DELAY)
                 continue
             changed, self.seq = affected_adapters(news), news.seq
             if (

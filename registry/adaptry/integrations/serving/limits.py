@@ -14,18 +14,18 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(slots=True)
 class NegativeCache:
-    """Caches the reasons why names were refused, for `seconds` seconds and at most `most` names. Callers pass
-    the time in seconds.
+    """Caches the reasons why names were refused, for `seconds` seconds and for at most `maximum` names.
+    Callers pass the time in seconds.
     """
 
     seconds: float
-    most: int = 4096
+    maximum: int = 4096
     _refused: OrderedDict[str, tuple[float, AdaptryError]] = field(default_factory=OrderedDict)
 
     def add(self, name: str, error: AdaptryError, now: float) -> None:
         self._refused[name] = (now + self.seconds, error)
         self._refused.move_to_end(name)
-        while len(self._refused) > self.most:
+        while len(self._refused) > self.maximum:
             self._refused.popitem(last=False)
 
     def check(self, name: str, now: float) -> None:

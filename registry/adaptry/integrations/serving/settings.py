@@ -70,9 +70,9 @@ def _number(environ: Mapping[str, str], variable: str, default: float, between: 
         found = float(configured)
     except ValueError:
         found = -1.0
-    least, most = between
-    if not least <= found <= most:
-        raise Invalid(f"{variable} must be a number from {least:g} to {most:g}, not {configured[:40]!r}")
+    minimum, maximum = between
+    if not minimum <= found <= maximum:
+        raise Invalid(f"{variable} must be a number from {minimum:g} to {maximum:g}, not {configured[:40]!r}")
     return found
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaptryCallback", "TrainingCheckpoint", "checkpoints", "resume"]
 
-_PLACES = {
+_MODULES = {
     "AdaptryCallback": "adaptry.integrations.training.callback",
     "TrainingCheckpoint": "adaptry.integrations.training.runs",
     "checkpoints": "adaptry.integrations.training.runs",
@@ -30,6 +30,6 @@ def __getattr__(name: str) -> Any:
     """(`Any`: an attribute of any type.) Only the callback loads transformers."""
     import importlib
 
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'adaptry.integrations.training' has no attribute {name!r}")

@@ -64,7 +64,7 @@ class AdaptryCallback(TrainerCallback):
     becomes a version: "last", the model as the Trainer leaves it (its best with `load_best_model_at_end`);
     "best", the best checkpoint by `best`; None, none. It gets the metrics that were measured at its step, and
     `alias`. `resumed` is the adapter from which the training run resumed, which becomes its parent. At the
-    end, the callback waits up to `patience` seconds for pending pushes; `released` is then the version's ref,
+    end, the callback waits up to `timeout` seconds for pending pushes; `released` is then the version's ref,
     or None. `base` is the base that is trained on, if the model's config does not identify it: a folder, or a
     name or id in the registry.
 
@@ -83,7 +83,7 @@ class AdaptryCallback(TrainerCallback):
         alias: str | None = None,
         resumed: ResumePoint | LoadResult | None = None,
         base: BaseSource | None = None,
-        patience: float = 60.0,
+        timeout: float = 60.0,
         retry: float = 15.0,
     ) -> None:
         if release == "best" and best is None:
@@ -96,7 +96,7 @@ class AdaptryCallback(TrainerCallback):
         self._release, self._alias = release, parse_stored_alias(alias) if alias else None
         self._parents, self._base = _parents(resumed), base
         self._recogniser = BaseRecogniser(self._registry.bases)
-        self._patience, self._retry = patience, retry
+        self._timeout, self._retry = timeout, retry
         self._outbox: Outbox | None = None
         self._last_base = RecognisedBase(None)
 
@@ -160,7 +160,7 @@ class AdaptryCallback(TrainerCallback):
             _LOG.warning("%s was not pushed: %s", title, error)
 
     def _drain_outbox(self, outbox: Outbox) -> None:
-        for pending in outbox.drain(self._patience):
+        for pending in outbox.drain(self._timeout):
             reason = pending.error.message if pending.error else "there was no time left"
             _LOG.warning(
                 "%s is not in the registry (%s); its files are in %s: %s",

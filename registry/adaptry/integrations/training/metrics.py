@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _NO_METRIC = frozenset(["step", "epoch", "total_flos", "train_runtime", "learning_rate", "grad_norm"])
-_MOST = 64
+_MAX_METRICS = 64
 
 
 def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
@@ -21,7 +21,7 @@ def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str,
             for name, value in entry.items():
                 if _is_metric(name, value):
                     found[name] = float(value)  # type: ignore[arg-type]  # it is a number, as checked above
-    return dict(list(found.items())[:_MOST])
+    return dict(list(found.items())[:_MAX_METRICS])
 
 
 def _is_metric(name: str, value: object) -> bool:

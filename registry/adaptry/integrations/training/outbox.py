@@ -59,12 +59,12 @@ class Outbox:
             self._waiting.append(PendingPush(title, place, work))
             self._changed.notify_all()
 
-    def drain(self, patience: float) -> tuple[PendingPush, ...]:
-        """Waits up to `patience` seconds for the queue to empty. Returns the pushes that did not succeed."""
+    def drain(self, timeout: float) -> tuple[PendingPush, ...]:
+        """Waits up to `timeout` seconds for the queue to empty. Returns the pushes that did not succeed."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join(patience)
+        self._thread.join(timeout)
         with self._changed:
             self._is_abandoned = True
             self._changed.notify_all()

@@ -14,7 +14,7 @@ BestMetric = tuple[str, Literal["min", "max"]]
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Keeps the `last` newest checkpoints (None: all), and the best by `best`, for example ("eval_loss",
+    """Keeps the `last` newest checkpoints (None: all), and the best one by `best`, for example ("eval_loss",
     "min").
     """
 
@@ -22,7 +22,7 @@ class RetentionPolicy:
     best: BestMetric | None = None
 
     def __post_init__(self) -> None:
-        """Raises `Invalid`."""
+        """Checks the policy. Raises `Invalid`."""
         if self.last is not None and self.last < 1:
             raise Invalid("keep_last must be at least 1; None keeps every checkpoint")
         if self.best is not None and self.best[1] not in ("min", "max"):

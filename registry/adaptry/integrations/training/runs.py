@@ -23,7 +23,7 @@ from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.interface import Registry
 
 _BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")
-_MOST_RUN = 48
+_MAX_RUN_LENGTH = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,10 @@ def parse_run_name(text: str) -> str:
     """The name, if it is valid. Raises `InvalidRef` for a name that is not allowed in a ref, `Invalid` for
     one that is too long.
     """
-    if len(text) > _MOST_RUN:
-        raise Invalid(f"a run's name has at most {_MOST_RUN} characters, and {text[:20]}… has {len(text)}")
+    if len(text) > _MAX_RUN_LENGTH:
+        raise Invalid(
+            f"a run's name has at most {_MAX_RUN_LENGTH} characters, and {text[:20]}… has {len(text)}"
+        )
     return parse_alias(text)
 
 

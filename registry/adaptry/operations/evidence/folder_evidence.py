@@ -20,7 +20,9 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class FolderEvidence:
-    """How many values were added, from which files, and why other files were not added."""
+    """The number of added values, the files that they are from, and the reasons why other files were not
+    added.
+    """
 
     added: int = 0
     files: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ def iter_stored_file(
 
 
 def iter_document_scores(evidence: Evidence, id: int) -> Iterator[DocumentScore]:
-    """The value of each document, from the stored samples file. Raises as `iter_stored_file`."""
+    """The value of each document, from the stored samples file. Raises the errors of `iter_stored_file`."""
     lines = lm_eval.split_lines(iter_stored_file(evidence, id, "samples"))
     return lm_eval.read_samples(lines, f"the samples of evidence {id}")
 

@@ -31,7 +31,7 @@ class ImportedBase:
 
 
 def list_bases(bases: Bases, results: Iterable[VersionImport], namespace: str) -> tuple[ImportedBase, ...]:
-    """The bases of the results, by name. Raises what `Bases.get` raises, except `NotFound`."""
+    """The bases of the results, by name. Raises the errors of `Bases.get`, except `NotFound`."""
     remedies: dict[str, str] = {}
     counts: dict[tuple[str, str], int] = {}
     for result in results:
@@ -58,7 +58,7 @@ def _is_registered(bases: Bases, name: str) -> bool:
 
 
 def _describe(base: RecognisedBase, namespace: str) -> tuple[str, str]:
-    """What to call it, and how to register it."""
+    """The label of a base in messages, and the command that registers it."""
     if base.info is not None:
         return (base.info.names[0] if base.info.names else base.info.id.brief), ""
     if base.folder is not None:

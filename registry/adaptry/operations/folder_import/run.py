@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from adaptry.core.report import CheckReport
     from adaptry.registry.records import VersionInfo
 
-_MOST_UNAVAILABLE = 2
+_MAX_UNAVAILABLE = 2
 """How many adapters in a row may fail because the registry does not answer."""
 
 
@@ -87,7 +87,7 @@ def run_import(
             raise
         except AdaptryError as error:
             unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
-            if unavailable == _MOST_UNAVAILABLE:
+            if unavailable == _MAX_UNAVAILABLE:
                 raise
             yield VersionImport(planned, error=error)
         else:
@@ -173,7 +173,7 @@ class _Importer:
 
 
 def _warnings(report: CheckReport) -> Iterator[str]:
-    """Findings as sentences. That the base is unknown is not among them: `list_bases` lists bases once."""
+    """The findings as sentences, except that the base is unknown: `list_bases` lists each base once."""
     for finding in report.findings:
         if finding.severity != "notes" and finding.code != "base_unknown":
             yield f"{finding.severity}: {finding.reason} [{finding.code}]"

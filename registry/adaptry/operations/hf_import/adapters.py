@@ -34,7 +34,7 @@ REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
 """The provenance in the manifest of an adapter from a hub."""
 
 _NO_OPTIONS = PushOptions()
-_MOST_SMALL = 64 << 20
+_MAX_SMALL_FILE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
             f"{revision} is {total:,} bytes, more than the {MAX_REVISION >> 30} GiB of one revision"
         )
     for path in kept:
-        if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
+        if revision.files[path].sha256 is None and revision.files[path].size > _MAX_SMALL_FILE:
             raise TooLarge(
-                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB,"
+                f"{path} of {revision} is larger than {_MAX_SMALL_FILE >> 20} MiB,"
                 " and the hub has no SHA-256 for it"
             )
 

@@ -36,7 +36,7 @@ from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.bases import Bases
 
-_ASIDE = (
+_SMALL_FILES = (
     *(CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *(
         "vocab.json",
@@ -46,7 +46,7 @@ _ASIDE = (
         "chat_template.json",
     ),
 )
-_MOST_ASIDE = 128 << 20
+_MAX_CACHED_BYTES = 128 << 20
 _BLOCK = 4 << 10  # smallest read: the next read is often adjacent
 _GAP = 16 << 10  # runs closer than this are one request
 
@@ -85,10 +85,10 @@ class _Window:
         self.size = files.file_info(path).size
 
     def read(self, offset: int, length: int) -> bytes:
-        found = self._kept(offset, length)
+        found = self._cached(offset, length)
         if found is None:
             self.keep(offset, self._files.read(self._path, offset, max(length, _BLOCK)))
-            found = self._kept(offset, length)
+            found = self._cached(offset, length)
         assert found is not None
         return found
 
@@ -100,7 +100,7 @@ class _Window:
         self._starts.insert(at, start)
         self._pieces.insert(at, piece)
 
-    def _kept(self, offset: int, length: int) -> bytes | None:
+    def _cached(self, offset: int, length: int) -> bytes | None:
         end = min(offset + length, self.size)
         at = bisect_right(self._starts, offset) - 1
         if at < 0 or end > self._starts[at] + len(self._pieces[at]):
@@ -127,12 +127,12 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
             " --local-dir DIR) and register the folder"
         )
     files = HubFileReader(hub, revision)
-    for path in _ASIDE:
+    for path in _SMALL_FILES:
         if path not in revision.files:
             continue
-        if revision.files[path].size > _MOST_ASIDE:
+        if revision.files[path].size > _MAX_CACHED_BYTES:
             raise TooLarge(
-                f"{path} of {revision} is larger than {_MOST_ASIDE >> 20} MiB, the limit for this file"
+                f"{path} of {revision} is larger than {_MAX_CACHED_BYTES >> 20} MiB, the limit for this file"
             )
         (folder / path).write_bytes(files.read(path, 0, revision.files[path].size))
     if CONFIG not in revision.files:

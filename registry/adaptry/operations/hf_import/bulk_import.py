@@ -27,7 +27,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.versions import Versions
 
 _NO_ADAPTER = "has no adapter in a known format"
-_HERE = "is already imported"
+_ALREADY_IMPORTED = "is already imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ImportResult:
 def plan_import(
     versions: Versions, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
-    """The candidates, for `namespace` or the owner's name on the hub. Raises what `HubClient` raises."""
+    """The candidates, for `namespace` or the owner's name on the hub. Raises the errors of `HubClient`."""
     for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:
@@ -76,7 +76,7 @@ def plan_import(
         if adapter_format(listed.files) is None:
             yield ImportCandidate(ref, name, _NO_ADAPTER)
         else:
-            yield ImportCandidate(ref, name, _HERE if _is_here(versions, name, ref) else "")
+            yield ImportCandidate(ref, name, _ALREADY_IMPORTED if _is_here(versions, name, ref) else "")
 
 
 def run_import(

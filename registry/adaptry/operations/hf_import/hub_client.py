@@ -19,7 +19,7 @@ from adaptry.operations.hf_import.hub_names import HubRef
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_WHO = 401
+_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ class HubClient:
                 )
 
     def collection(self, slug: str) -> Iterator[str]:
-        """The models of a collection. Raises what `resolve` raises."""
+        """The models of a collection. Raises the errors of `resolve`."""
         with _translate_errors(self, slug):
             for item in self.api.get_collection(slug).items:
                 if item.item_type == "model":
                     yield item.item_id
 
     def locate_file(self, revision: HubRepoRevision, path: str) -> DownloadLocation:
-        """The location of a file. Raises what `resolve` raises."""
+        """The location of a file. Raises the errors of `resolve`."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(revision.repository, path, revision=revision.commit, endpoint=self.endpoint)
@@ -149,7 +149,7 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
         whose = "this token (HF_TOKEN) may not read it" if hub.token else "it needs a token (HF_TOKEN)"
         raise NotFound(f"{what} does not exist at {hub.endpoint}, or {whose}") from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code == _WHO:
+        if error.response.status_code == _UNAUTHORIZED:
             raise Unauthenticated(f"{hub.endpoint} does not accept this token (HF_TOKEN)") from error
         raise Unavailable(f"{hub.endpoint} did not answer a request for {what}: {error}") from error
     except _of_the_network() as error:

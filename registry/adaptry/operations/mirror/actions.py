@@ -13,7 +13,7 @@ from adaptry.registry.records import Value
 
 
 class MirrorFailure(Value):
-    """An action that was refused, and why."""
+    """An action that was refused, and the reason."""
 
     what: str
     reason: str

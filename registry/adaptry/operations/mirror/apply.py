@@ -41,7 +41,7 @@ _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """The version in the destination. `is_change` is False if everything was already there."""
+    """The version in the destination. `is_change` is False if nothing had to be changed."""
 
     version: VersionInfo
     is_change: bool
@@ -176,7 +176,7 @@ def _change_state(
         if change.successor is None:
             raise
     # The successor is missing or refused here, so the reason names it instead.
-    reason = _mark(f"{there.reason} (take {there.successor} instead)")
+    reason = _marked_reason(f"{there.reason} (take {there.successor} instead)")
     alone = StateChange(state=change.state, reason=reason)
     return versions.set_state(here.name, here.digest, alone, here.state_generation)
 
@@ -211,15 +211,17 @@ def plan_state_change(local: VersionInfo, source: VersionSnapshot) -> StateChang
     if source.state == "active":
         if local.state == "active" or not is_ours:
             return None
-        return StateChange(state="active", reason=_mark("it is active again"))
+        return StateChange(state="active", reason=_marked_reason("it is active again"))
     if local.state == source.state and (
-        not is_ours or current.startswith(_mark(source.reason or "no reason given"))
+        not is_ours or current.startswith(_marked_reason(source.reason or "no reason given"))
     ):
         return None
     if not is_ours and _STATES.index(source.state) <= _STATES.index(local.state):
         return None
     return StateChange(
-        state=source.state, reason=_mark(source.reason or "no reason given"), successor=source.successor
+        state=source.state,
+        reason=_marked_reason(source.reason or "no reason given"),
+        successor=source.successor,
     )
 
 
@@ -234,7 +236,7 @@ def point_aliases(aliases: Aliases, snapshot: VersionSnapshot) -> int:
     return moved
 
 
-def _mark(reason: str) -> str:
+def _marked_reason(reason: str) -> str:
     return f"{_MARK}{reason}"[:1024]
 
 

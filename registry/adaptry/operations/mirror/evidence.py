@@ -20,7 +20,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import VersionInfo
 
-_LONGEST_REASON = 1024
+_MAX_REASON = 1024
 _OWN_TO_A_REGISTRY = {"id", "name", "number", "base", "at", "by", "withdrawn"}
 
 
@@ -34,7 +34,7 @@ def copy_evidence(
     """Copies the evidence that the destination lacks for a version that it has. Returns whether anything
     changed.
 
-    Raises as `upload` and `evidence.add`.
+    Raises the errors of `upload` and `evidence.add`.
     """
     there = _of_files(source.evidence, version)
     if not there:
@@ -72,7 +72,7 @@ class EvidenceContent(StreamedContent):
 
 
 def _of_files(evidence: Evidence, version: VersionInfo) -> dict[str, EvidenceInfo]:
-    """The values of files by measurement, oldest first; None if the server is too old to have evidence."""
+    """The values from files, by measurement, oldest first; None if the server's version has no evidence."""
     ref = version.revision_ref
     try:
         found = list(iter_items(lambda cursor: evidence.list(ref, cursor=cursor, limit=200)))
@@ -88,7 +88,9 @@ def _measured(one: EvidenceInfo) -> str:
 def _missing_files(
     there: Mapping[str, EvidenceInfo], here: Mapping[str, EvidenceInfo]
 ) -> dict[EvidenceFile, int]:
-    """What to add, each file with one of its samples at most, and the id of a value that has these files."""
+    """The files to add, each with at most one of its samples files, and the id of a value that has these
+    files.
+    """
     values: dict[tuple[Digest | None, Digest | None], list[EvidenceInfo]] = {}
     for key, one in there.items():
         if key not in here:
@@ -120,6 +122,6 @@ def _copy_withdrawals(
     for key, one in there.items():
         copy = here.get(key)
         if one.withdrawn is not None and copy is not None and copy.withdrawn is None:
-            evidence.withdraw(copy.id, WithdrawalRequest(reason=one.withdrawn.reason[:_LONGEST_REASON]))
+            evidence.withdraw(copy.id, WithdrawalRequest(reason=one.withdrawn.reason[:_MAX_REASON]))
             is_change = True
     return is_change

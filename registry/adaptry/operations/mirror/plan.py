@@ -198,7 +198,7 @@ def _mirrored_names(
 
 
 def _order(version: VersionInfo) -> tuple[bool, int]:
-    """By number, but versions with a successor last, so that the successor is copied first."""
+    """Sorts by number, but puts versions with a successor last, so that the successor is copied first."""
     return bool(version.last_state_change and version.last_state_change.successor), version.number
 
 
@@ -210,7 +210,7 @@ def _is_mirrored(destination_adapters: Adapters, name: AdapterName) -> bool:
 
 
 def _differs(there: VersionInfo, here: VersionInfo) -> bool:
-    """Whether state or metrics differ, as far as a listing shows."""
+    """Whether the state or metrics differ, as far as a listing shows them."""
     if there.state != here.state:
         return True
     if there.state != "active" and there.last_state_change and here.last_state_change:

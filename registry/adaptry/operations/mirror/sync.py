@@ -27,8 +27,8 @@ from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, VersionInfo
 
-_WAIT = 25.0
-_MOST_NAMES = 100
+_LONG_POLL_SECONDS = 25.0
+_MAX_NAMES = 100
 """Up to this many changed adapters are compared one by one; if more have changed, everything is compared."""
 
 
@@ -42,8 +42,9 @@ def sync_once(
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
     """Syncs once; only the adapters `only`, if given. Raises `Unavailable` if either registry does not
-    answer, and as `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because a token
-    that has lost its rights looks the same as an empty source."""
+    answer, and the errors of `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because
+    a token that has lost its rights looks the same as an empty source.
+    """
     return apply_plan(
         source, destination, plan_mirror(source, destination, selection, only), selection, progress, retry
     )
@@ -56,10 +57,12 @@ def sync_continuously(
     *,
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
-    wait: float = _WAIT,
+    wait: float = _LONG_POLL_SECONDS,
 ) -> Iterator[MirrorResult]:
     """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at
-    least once every `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
+    least once every `wait` seconds. Raises the errors of `sync_once`; a new call then starts with a full sync
+    again.
+    """
     begin = source.events.read()
     seen, epoch = begin.seq, begin.epoch
     yield sync_once(source, destination, selection, progress=progress, retry=retry)
@@ -68,7 +71,7 @@ def sync_continuously(
         was_restored = news.seq < seen or news.epoch != epoch
         seen, epoch = news.seq, news.epoch
         names = {name for event in news.items for name in _names(event)}
-        only = None if was_restored or len(names) > _MOST_NAMES else names
+        only = None if was_restored or len(names) > _MAX_NAMES else names
         if only is None or only:
             yield sync_once(source, destination, selection, only=only, progress=progress, retry=retry)
         else:

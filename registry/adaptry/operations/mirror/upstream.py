@@ -41,13 +41,13 @@ from adaptry.registry.records import VersionInfo
 _log = logging.getLogger(__name__)
 
 DEFAULT_TTL = 60.0
-_PAUSE = 10.0
+_RETRY_DELAY = 10.0
 """Seconds after a failed request during which the upstream is not asked again."""
-_WAIT = 45.0
+_FETCH_TIMEOUT = 45.0
 """Seconds to wait for another thread that fetches the same adapter; clients time out after a minute."""
 _LOCKS = 64
-_REMEMBERED = 65_536
-_TRIES = RetryPolicy(tries=3)
+_MAX_ENTRIES = 65_536
+_RETRY_POLICY = RetryPolicy(tries=3)
 
 
 class UpstreamMirror:
@@ -75,19 +75,19 @@ class UpstreamMirror:
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
         """Copies the version that `ref` means upstream. Returns why that failed, for callers that miss it."""
-        known = self._fresh(ref)
+        known = self._cached_answer(ref)
         if known is not None:
             return known[1]
         if self._is_ours(ref.name):
             return self._note(ref, None)
         # One fetch at a time per name: a second caller waits, and finds the fetched version.
         lock = self._locks[hash(ref.name) % _LOCKS]
-        if not lock.acquire(timeout=_WAIT):
+        if not lock.acquire(timeout=_FETCH_TIMEOUT):
             return Unavailable(
                 f"{ref.name} is being fetched from the upstream registry; try again in a moment"
             )
         try:
-            known = self._fresh(ref)
+            known = self._cached_answer(ref)
             return known[1] if known is not None else self._note(ref, self._attempt(ref))
         finally:
             lock.release()
@@ -133,7 +133,7 @@ class UpstreamMirror:
         except (Unauthenticated, PermissionDenied) as error:
             return Unavailable(f"the upstream registry refuses this registry's token: {error.message}")
         except Unavailable as error:
-            self._offline_until = self._clock() + _PAUSE
+            self._offline_until = self._clock() + _RETRY_DELAY
             return Unavailable(f"the upstream registry does not answer: {error.message}")
         except CheckFailed as error:
             _log.warning("%s", error.message)
@@ -186,7 +186,7 @@ class UpstreamMirror:
                 info.visibility,
             )
         content = RevisionContent(self._upstream, there, manifest)
-        return apply_snapshot(self._local, snapshot, manifest, content, retry=_TRIES).is_change
+        return apply_snapshot(self._local, snapshot, manifest, content, retry=_RETRY_POLICY).is_change
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:
@@ -194,13 +194,13 @@ class UpstreamMirror:
         except NotFound:
             return None
 
-    def _fresh(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
+    def _cached_answer(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
         known = self._answers.get(str(ref))
         return known if known and known[0] > self._clock() else None
 
     def _note(self, ref: Ref, problem: AdaptryError | None) -> AdaptryError | None:
-        if len(self._answers) >= _REMEMBERED:
+        if len(self._answers) >= _MAX_ENTRIES:
             self._answers.clear()
-        lasts = self._ttl if problem is None else min(self._ttl, _PAUSE)
+        lasts = self._ttl if problem is None else min(self._ttl, _RETRY_DELAY)
         self._answers[str(ref)] = (self._clock() + lasts, problem)
         return problem

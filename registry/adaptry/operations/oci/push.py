@@ -35,9 +35,9 @@ from adaptry.core.http import open_pool
 from adaptry.operations.oci.credentials import authorization_header, stored_login
 
 _ANSWERS = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 429: Unavailable, 507: StorageFull}
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 _SECONDS = urllib3.Timeout(connect=10, read=300)
-_LARGEST_INDEX = 4 << 20
+_MAX_INDEX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class OciRepository:
 
     def _list_referrer(self, subject: Descriptor, referrer: Descriptor) -> None:
         tag = f"sha256-{subject.digest.hex}"
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             entries = self._referrers(tag)
             if any(entry.get("digest") == str(referrer.digest) for entry in entries):
                 return
@@ -130,7 +130,7 @@ class OciRepository:
         except NotFound:
             return []
         try:
-            entries = json.loads(answer.data)["manifests"] if len(answer.data) <= _LARGEST_INDEX else None
+            entries = json.loads(answer.data)["manifests"] if len(answer.data) <= _MAX_INDEX_BYTES else None
         except (ValueError, LookupError, TypeError):
             entries = None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -192,11 +192,11 @@ class OciRepository:
         kind = _ANSWERS.get(answer.status, Unavailable if answer.status >= 500 else Invalid)
         return kind(
             f"{self.reference.host} answered {method} for {self.reference.repository} with {answer.status}:"
-            f" {_words(answer)}"
+            f" {_error_text(answer)}"
         )
 
 
-def _words(answer: urllib3.BaseHTTPResponse) -> str:
+def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
     """The registry's error message."""
     try:
         errors = json.loads(answer.data)["errors"]

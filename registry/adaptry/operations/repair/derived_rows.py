@@ -20,7 +20,9 @@ from adaptry.storage.maintenance.integrity.rederivation import rederive
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:
-    """Rebuilds what `key` names (see `IntegrityProblem`), unless the version is gone. Raises as admission."""
+    """Rebuilds the rows that `key` names (see `IntegrityProblem`), unless the version was deleted. Raises the
+    errors of admission.
+    """
     kind, _, rest = key.partition(":")
     catalog = registry.catalog
     if kind == "version":

@@ -72,7 +72,7 @@ def repair_registry(
 
     Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired.
     The result has the problems that could not be repaired. Raises `PermissionDenied` unless the caller is an
-    administrator, and what `open_source` raises.
+    administrator, and the errors of `open_source`.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(

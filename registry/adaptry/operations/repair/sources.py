@@ -38,7 +38,7 @@ class FileLocation:
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A file that is damaged here: its digest, its size in bytes, and everywhere that it belongs."""
+    """A file that is damaged here: its digest, its size in bytes, and all places where it belongs."""
 
     digest: Digest
     size: int
@@ -89,7 +89,9 @@ class RegistrySource(RepairSource):
         return None
 
     def _read(self, location: FileLocation, digest: Digest) -> Iterator[bytes]:
-        """Raises `NotFound` if the registry has another file there, and what reading raises."""
+        """Reads a file from the other registry. Raises `NotFound` if it has a different file there, and the
+        errors of reading.
+        """
         if isinstance(location.owner, Digest):
             found = next(
                 (
@@ -111,7 +113,7 @@ class RegistrySource(RepairSource):
 
 
 class BundleSource(RepairSource):
-    """A bundle file."""
+    """A source of intact bytes in a bundle file."""
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
         super().__init__(str(path))

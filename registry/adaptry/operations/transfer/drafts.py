@@ -79,7 +79,7 @@ def fetch_draft(
 
 
 def _make(registry: Registry, name: AdapterName, branch: str) -> None:
-    """Creates it, unless another process just has."""
+    """Creates the branch, unless another process has just created it."""
     try:
         registry.adapters.get(name)
     except NotFound:

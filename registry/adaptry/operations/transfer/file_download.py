@@ -53,7 +53,7 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
         path.open("ab+", buffering=0) as file,
         BackgroundHasher(hasher.update) as beside,
     ):
-        start = _hash_left(file, hasher)
+        start = _hash_existing(file, hasher)
         writeback = EarlyWriteback(file.fileno())
         for chunk in read_resumable(read, entry, progress, retry, start):
             piece = memoryview(chunk)
@@ -72,7 +72,7 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
         )
 
 
-def _hash_left(file: FileIO, hasher: Hash) -> int:
+def _hash_existing(file: FileIO, hasher: Hash) -> int:
     """Hashes what the file already contains; returns its size."""
     file.seek(0)
     while chunk := file.read(_PIECE):

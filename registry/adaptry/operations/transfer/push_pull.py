@@ -59,8 +59,8 @@ def push(
     it is; if the base is in a folder here, the adapter is checked against that folder. Without parents,
     recipe and provenance, a version of `name` with the same files and base is returned, whatever its parents,
     recipe and provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless
-    the options force; for a remote registry this is checked before the upload (`inspect_early`). Raises as
-    `versions.put` and `upload`; after an error, pushing again uploads only what is missing.
+    the options force; for a remote registry this is checked before the upload (`inspect_early`). Raises the
+    errors of `versions.put` and `upload`; after an error, pushing again uploads only what is missing.
     """
     # Imported here, since they import all methods and checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
@@ -97,9 +97,9 @@ def push(
 
 
 def _with_confirmed_base(registry: Registry, pushed: PushResult, found: RecognisedBase) -> PushResult:
-    """Without the finding that the config has another name for the base: `bases/llama` is a folder here, and
-    that folder has the base. The registry has only the name, so the version is bound to the base, unless the
-    caller may not do so.
+    """Leaves out the finding that the config has another name for the base, if that name, such as
+    `bases/llama`, is a folder here that has the base. The registry has only the name, so the version is bound
+    to the base, unless the caller may not do so.
     """
     version = pushed.version
     try:
@@ -188,7 +188,7 @@ def open_revision(
 ) -> Adapter:
     """Opens the adapter that `ref` means now, from verified files that are cached by digest in `cache`.
 
-    By default, `cache` is in the user's data folder. Raises as `pull`.
+    By default, `cache` is in the user's data folder. Raises the errors of `pull`.
     """
     from adaptry.adapters.adapter import open_dir
     from adaptry.operations.transfer.revision_download import fetch_revision

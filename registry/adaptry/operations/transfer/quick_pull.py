@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from adaptry.registry.quick_values import VersionToPull
 
 
-def pull_quickly(
+def try_fast_pull(
     registry: Registry, ref: Ref, folder: Path, progress: Progress = no_progress
 ) -> VersionToPull | None:
     """Pulls like `pull`, with the same errors. In unusual cases (of the registry, the version or the folder),
     does nothing and returns None: the caller then uses `pull`.
     """
     target = folder.expanduser()
-    version = None if os.path.lexists(target) else registry.find_quickly(ref)
+    version = None if os.path.lexists(target) else registry.try_find(ref)
     if version is not None:
         fetch_version(registry, version, version.files, target, False, progress, DEFAULT_RETRY)
     return version

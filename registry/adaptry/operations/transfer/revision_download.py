@@ -40,7 +40,7 @@ def fetch_version(
     progress: Progress,
     retry: RetryPolicy,
 ) -> None:
-    """Downloads a version into `target`, and counts the download. Raises as `fetch_revision`."""
+    """Downloads a version into `target`, and counts the download. Raises the errors of `fetch_revision`."""
     fetch_revision(registry.files, version.name, version.digest, entries, target, force, progress, retry)
     with suppress(StorageFull):  # it is here, counted or not
         registry.versions.count_download(version.revision_ref)
@@ -56,7 +56,9 @@ def fetch_revision(
     progress: Progress,
     retry: RetryPolicy,
 ) -> None:
-    """Downloads a revision into `target`, which appears atomically. Raises as `download`, `output_folder`."""
+    """Downloads a revision into `target`, which appears atomically. Raises the errors of `download`,
+    `output_folder`.
+    """
     with output_folder(target, replace=force) as place:
         for entry in entries:
             path = place / entry.path

@@ -23,7 +23,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 from adaptry.registry.versions import MAX_SENT
 
-MOST = 256 << 20
+MAX_BYTES = 256 << 20
 """Size in bytes of the largest file that is sent before its digest is known: hashing it takes a fraction of a
 second, sending it again a few.
 """
@@ -42,11 +42,11 @@ def upload_unhashed(
     that the registry now has: none if the largest file is too small or too large, and only those of the other
     files if the registry requires a digest first.
 
-    Raises as `upload`, and what `progress` raises.
+    Raises the errors of `upload`, and what `progress` raises.
     """
     sizes = content.sizes
     largest = max(sizes, key=sizes.__getitem__)
-    if not MAX_SENT < sizes[largest] <= MOST:
+    if not MAX_SENT < sizes[largest] <= MAX_BYTES:
         return {}
     others = sorted(sizes.keys() - {largest})
     digests: dict[str, Digest] = {}

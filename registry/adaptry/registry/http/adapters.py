@@ -12,14 +12,14 @@ from adaptry.registry.http.paths import idempotency_header, owner_path, sort_que
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 
 
-class _Moved(BaseModel):
+class _RedirectResponse(BaseModel):
     to: AdapterName | None
 
 
 _ADAPTER = TypeAdapter(AdapterInfo)
 _ADAPTERS = TypeAdapter(Page[AdapterInfo])
 _EVENTS = TypeAdapter(Page[Event])
-_MOVED = TypeAdapter(_Moved)
+_MOVED = TypeAdapter(_RedirectResponse)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class HttpAdapters(Adapters):
     server: Connection
 
     def create(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        body = {"name": str(name), **_given(edit)}
+        body = {"name": str(name), **_changed_fields(edit)}
         return self.server.request_value(
             _ADAPTER, "POST", api_path("adapters"), body=body, headers=idempotency_header(), again=True
         )
@@ -55,7 +55,9 @@ class HttpAdapters(Adapters):
         return self.server.request_value(_ADAPTERS, "GET", api_path("adapters"), query=query)
 
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        return self.server.request_value(_ADAPTER, "PATCH", owner_path(name), body=_given(edit), again=True)
+        return self.server.request_value(
+            _ADAPTER, "PATCH", owner_path(name), body=_changed_fields(edit), again=True
+        )
 
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
         return self.server.request_value(_ADAPTER, "POST", owner_path(name, "rename"), body={"to": str(to)})
@@ -71,6 +73,6 @@ class HttpAdapters(Adapters):
         return self.server.request_value(_MOVED, "GET", owner_path(name, "moved")).to
 
 
-def _given(edit: AdapterEdit) -> dict[str, object]:
+def _changed_fields(edit: AdapterEdit) -> dict[str, object]:
     """The fields that are set; others stay unchanged on the server."""
     return edit.model_dump(mode="json", exclude_none=True)

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.registry.base_info import BaseEdit, BaseInfo
-from adaptry.registry.bases import LONGEST_KEY, Bases, unknown_base
+from adaptry.registry.bases import MAX_KEY, Bases, unknown_base
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
 from adaptry.registry.http.paths import owner_path
 from adaptry.registry.records import Page
@@ -31,10 +31,10 @@ class HttpBases(Bases):
     def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
         body = {"record": record.model_dump(mode="json"), "names": list(names)}
         path = api_path("bases")
-        return self.server.request_value(_BASE, "POST", path, body=body, again=True, patience=VERIFY_SECONDS)
+        return self.server.request_value(_BASE, "POST", path, body=body, again=True, timeout=VERIFY_SECONDS)
 
     def get(self, key: str) -> BaseInfo:
-        if len(key) > LONGEST_KEY:  # the server refuses it, or closes the connection if it is very long
+        if len(key) > MAX_KEY:  # the server refuses it, or closes the connection if it is very long
             raise unknown_base(key)
         return self.server.request_value(_BASE, "GET", api_path("bases", "find"), query={"key": key})
 
@@ -51,7 +51,7 @@ class HttpBases(Bases):
     def store(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
         body = {"files": [entry.model_dump(mode="json") for entry in files]}
         path = owner_path(id, "files")
-        return self.server.request_value(_BASE, "PUT", path, body=body, again=True, patience=VERIFY_SECONDS)
+        return self.server.request_value(_BASE, "PUT", path, body=body, again=True, timeout=VERIFY_SECONDS)
 
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
         body = edit.model_dump(mode="json", exclude_none=True)

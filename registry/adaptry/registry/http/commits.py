@@ -70,7 +70,7 @@ class HttpCommits(Commits):
             body=body,
             headers=idempotency_header(),
             again=True,
-            patience=VERIFY_SECONDS,
+            timeout=VERIFY_SECONDS,
         )
 
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:

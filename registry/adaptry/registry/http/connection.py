@@ -34,7 +34,7 @@ SEND_SECONDS = 60.0
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
 """Seconds that a server may be silent while it verifies or admits an upload."""
-_SENT_AT_ONCE = 128 << 10
+_SEND_BYTES = 128 << 10
 """Bytes per piece: urllib3 copies a piece to frame it, and one of this size stays in the processor's cache,
 which is four times as fast as 1 MiB.
 """
@@ -43,7 +43,7 @@ _REDIRECT = 302
 _BYTES = "application/octet-stream"
 
 
-class _Repeats(urllib3.Retry):
+class _SingleRetry(urllib3.Retry):
     """Asks a server that is silent only once more, in case an idle connection was dropped on the way: each
     time waits for as long, and a worker does nothing else meanwhile."""
 
@@ -62,7 +62,7 @@ class _Repeats(urllib3.Retry):
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
-_REPEATED = _Repeats(
+_REPEATED = _SingleRetry(
     total=4,
     redirect=False,
     allowed_methods=None,
@@ -107,7 +107,7 @@ class Connection:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
-        patience: float = READ_SECONDS,
+        timeout: float = READ_SECONDS,
     ) -> bytes:
         """The body of the response to a request with `body` as JSON, or with the bytes `data`. `again`:
         whether the call is idempotent (by default only GET).
@@ -120,7 +120,7 @@ class Connection:
             content,
             {**kind, **(headers or {})},
             again=method == "GET" if again is None else again,
-            patience=patience,
+            timeout=timeout,
         )
         return self._whole(response)
 
@@ -140,8 +140,8 @@ class Connection:
         if length is not None:
             sent["Content-Length"] = str(length)
         try:
-            response = self._request("PATCH", path, source, sent, again=False, patience=VERIFY_SECONDS)
-        except _Interrupted:
+            response = self._request("PATCH", path, source, sent, again=False, timeout=VERIFY_SECONDS)
+        except _SendInterrupted:
             assert source.failure is not None
             raise source.failure from None
         body = self._whole(response)
@@ -154,7 +154,7 @@ class Connection:
         if start < 0:
             raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
-        response = self._request("GET", path, None, headers, again=True, patience=READ_SECONDS, may_end=True)
+        response = self._request("GET", path, None, headers, again=True, timeout=READ_SECONDS, may_end=True)
         if response.status == _REDIRECT:
             response = self._elsewhere(response, headers)
         if response.status == 416:
@@ -222,7 +222,7 @@ class Connection:
         headers: Mapping[str, str] | None,
         *,
         again: bool,
-        patience: float,
+        timeout: float,
         may_end: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """A successful response (or 416, if `may_end`), whose body has not been read yet."""
@@ -245,7 +245,7 @@ class Connection:
                 retries=_REPEATED if again else _ONCE,
                 # In urllib3, `connect` also limits how long a piece of the body may wait to be sent.
                 timeout=urllib3.Timeout(
-                    connect=SEND_SECONDS if kind == _BYTES else CONNECT_SECONDS, read=patience
+                    connect=SEND_SECONDS if kind == _BYTES else CONNECT_SECONDS, read=timeout
                 ),
                 redirect=False,
                 preload_content=False,
@@ -296,7 +296,7 @@ class Connection:
                 return Unavailable(f"cannot reach {self.url}: {plain_reason(cause)}; is the server running?")
 
 
-class _Interrupted(Exception):
+class _SendInterrupted(Exception):
     """The body cannot be sent with its announced length, so the connection is closed."""
 
 
@@ -314,14 +314,12 @@ class _Source:
         try:
             for chunk in self._of_length():
                 whole = memoryview(chunk)
-                for at in range(
-                    0, len(whole), _SENT_AT_ONCE
-                ):  # never an empty piece, which would end the body
-                    yield whole[at : at + _SENT_AT_ONCE]
+                for at in range(0, len(whole), _SEND_BYTES):  # never an empty piece, which would end the body
+                    yield whole[at : at + _SEND_BYTES]
         except Exception as error:
             self.failure = error
             if self.length is not None:
-                raise _Interrupted from error
+                raise _SendInterrupted from error
 
     def _of_length(self) -> Iterator[bytes]:
         """The chunks. Raises `TooLarge` or `Unavailable` if they are longer or shorter than announced."""

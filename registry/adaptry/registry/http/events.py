@@ -40,7 +40,7 @@ class HttpEvents(Events):
                     "wait": round(seconds, 3) or None,
                     "adapter": tuple(adapters),
                 },
-                patience=seconds + READ_SECONDS,
+                timeout=seconds + READ_SECONDS,
             )
             is_early = news.seq != after and after is not None
             if news.items or is_early or left <= protocol.MAX_WAIT:

@@ -14,11 +14,11 @@ from adaptry.registry.http.connection import Connection
 from adaptry.registry.http.paths import owner_path
 
 
-class _Has(BaseModel):
+class _PresenceResponse(BaseModel):
     is_here: bool
 
 
-_HAS = TypeAdapter(_Has)
+_PRESENCE = TypeAdapter(_PresenceResponse)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class HttpFiles(Files):
     server: Connection
 
     def has(self, owner: Owner, digest: Digest) -> bool:
-        return self.server.request_value(_HAS, "GET", owner_path(owner, "blobs", str(digest))).is_here
+        return self.server.request_value(_PRESENCE, "GET", owner_path(owner, "blobs", str(digest))).is_here
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         parts = ("revisions", str(revision), "files", *path.split("/"))

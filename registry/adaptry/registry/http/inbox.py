@@ -15,7 +15,7 @@ from adaptry.registry.records import Page
 
 _POSTED = TypeAdapter(PostedFile)
 _FILES: TypeAdapter[tuple[PostedFile, ...]] = TypeAdapter(tuple[PostedFile, ...])
-_KEPT = TypeAdapter(KeptResults)
+_KEPT_RESULTS = TypeAdapter(KeptResults)
 _PAGE: TypeAdapter[Page[KeptResults]] = TypeAdapter(Page[KeptResults])
 _ADDITION = TypeAdapter(EvidenceAddition)
 
@@ -38,7 +38,7 @@ class HttpInbox(Inbox):
         return self.server.request_value(_PAGE, "GET", _of_namespace(namespace), query=query)
 
     def get(self, id: int) -> KeptResults:
-        return self.server.request_value(_KEPT, "GET", api_path("results", str(id)))
+        return self.server.request_value(_KEPT_RESULTS, "GET", api_path("results", str(id)))
 
     def read(self, id: int) -> bytes:
         return self.server.request_bytes("GET", api_path("results", str(id), "file"))

@@ -18,11 +18,11 @@ from urllib3.exceptions import HTTPError
 from adaptry.registry.http.connection import Connection
 from adaptry.registry.records import DirectPart, UploadInfo
 
-_AT_ONCE = 3
+_CONCURRENCY = 3
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 """Seconds of silence after which, at the second time, the bucket is given up in favour of the server."""
-_AGAIN = urllib3.Retry(
+_RETRIES = urllib3.Retry(
     total=3,
     connect=0,  # an unreachable bucket is detected quickly
     read=1,
@@ -52,7 +52,7 @@ class DirectUploader:
             return append(upload, upload.direct[0].start, chunks)
         coming = iter(chunks)
         failure: Exception | None = None
-        with ThreadPoolExecutor(_AT_ONCE, "direct") as pool:
+        with ThreadPoolExecutor(_CONCURRENCY, "direct") as pool:
             row = _HashedParts(upload.direct, lambda part, data: pool.submit(self._put, part, data))
             try:
                 for chunk in coming:
@@ -83,7 +83,7 @@ class DirectUploader:
                 part.address,
                 body=cast(bytes, data),  # any buffer will do
                 headers=part.headers,
-                retries=_AGAIN,
+                retries=_RETRIES,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_ANSWER_SECONDS),
                 redirect=False,
             )
@@ -120,7 +120,7 @@ class _HashedParts:
         if chunk:
             self._over.append(bytes(chunk))
             self.is_broken = True
-        while len(self._coming) > _AT_ONCE and not self.is_broken:
+        while len(self._coming) > _CONCURRENCY and not self.is_broken:
             self._end_first()
 
     def finish(self) -> list[bytes]:

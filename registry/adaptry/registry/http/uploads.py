@@ -57,14 +57,14 @@ class HttpUploads(Uploads):
         if digest is not None:  # older servers do not know it
             body["digest"] = str(digest)
         self.server.request_bytes(
-            "POST", api_path("uploads", upload.id, "finish"), body=body, again=True, patience=VERIFY_SECONDS
+            "POST", api_path("uploads", upload.id, "finish"), body=body, again=True, timeout=VERIFY_SECONDS
         )
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
         data = protocol.join_parts(contents)
         try:
             self.server.request_bytes(
-                "POST", owner_path(owner, "blobs"), data=data, again=True, patience=VERIFY_SECONDS
+                "POST", owner_path(owner, "blobs"), data=data, again=True, timeout=VERIFY_SECONDS
             )
         except NotFound:  # an older server, or the caller may not see the adapter
             super().put_all(owner, contents)

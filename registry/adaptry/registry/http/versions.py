@@ -46,18 +46,14 @@ class HttpVersions(Versions):
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         body, path = _document(manifest, options), owner_path(name, "revisions")
-        return self.server.request_value(
-            _PUSHED, "POST", path, body=body, again=True, patience=VERIFY_SECONDS
-        )
+        return self.server.request_value(_PUSHED, "POST", path, body=body, again=True, timeout=VERIFY_SECONDS)
 
     def put_with_files(
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
     ) -> PushResult:
         path = owner_path(name, "revisions", "with-files")
         data = protocol.join_parts([json.dumps(_document(manifest, options)).encode(), *files])
-        return self.server.request_value(
-            _PUSHED, "POST", path, data=data, again=True, patience=VERIFY_SECONDS
-        )
+        return self.server.request_value(_PUSHED, "POST", path, data=data, again=True, timeout=VERIFY_SECONDS)
 
     def get(self, ref: Ref) -> VersionInfo:
         return self.server.request_value(_VERSION, "GET", version_path(ref))
@@ -104,7 +100,7 @@ class HttpVersions(Versions):
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         query = {"cursor": cursor, "limit": limit}
         path = version_path(ref, "tensors")
-        return self.server.request_value(_TENSORS, "GET", path, query=query, patience=VERIFY_SECONDS)
+        return self.server.request_value(_TENSORS, "GET", path, query=query, timeout=VERIFY_SECONDS)
 
     def weight_statistics(self, ref: Ref) -> WeightStatistics:
         return self.server.request_value(_STATISTICS, "GET", version_path(ref, "weight-statistics"))
@@ -116,7 +112,7 @@ class HttpVersions(Versions):
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
         path = owner_path(name, "revisions", str(revision), "base")
         self.server.request_value(
-            _VERSION, "PUT", path, body={"base": str(base)}, again=True, patience=VERIFY_SECONDS
+            _VERSION, "PUT", path, body={"base": str(base)}, again=True, timeout=VERIFY_SECONDS
         )
         return self.detail(Ref.of_revision(name, revision))
 

@@ -10,7 +10,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
-_LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MAX_DAYS_OF_MONTH = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PART = re.compile(r"(\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?")
 GRAMMAR = (
     "five fields, minute hour day month weekday (0 is Sunday), each *, 5, 1-5, */15 or a list of those,"
@@ -29,7 +29,7 @@ class Cron:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a cron expression. Raises `Invalid`."""
         words = text.split()
         if len(words) != len(_FIELDS):
             raise Invalid(f"not a schedule: {text[:80]!a} ({GRAMMAR})")
@@ -38,7 +38,7 @@ class Cron:
         return cls(" ".join(words), tuple(fields))
 
     def matches(self, moment: datetime) -> bool:
-        """Whether it is due in this minute."""
+        """Whether the expression is due in this minute."""
         moment = moment.astimezone(UTC)
         minute, hour, day, month, weekday = self.fields
         if not (moment.minute in minute and moment.hour in hour and moment.month in month):
@@ -49,9 +49,9 @@ class Cron:
 
     @property
     def is_ever_due(self) -> bool:
-        """Whether it can ever be due; 30 February, for example, cannot."""
+        """Whether the expression can ever be due; 30 February, for example, cannot."""
         _, _, day, month, _ = self.fields
-        return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)
+        return self.text.split()[4] != "*" or min(day) <= max(_MAX_DAYS_OF_MONTH[each] for each in month)
 
     def last(self, after: datetime, until: datetime) -> datetime | None:
         """The latest due minute after `after` and not after `until`."""
@@ -63,17 +63,19 @@ class Cron:
         return None
 
 
-def _values(word: str, name: str, least: int, most: int) -> frozenset[int]:
+def _values(word: str, name: str, minimum: int, maximum: int) -> frozenset[int]:
     found: set[int] = set()
     for part in word.split(","):
         match = _PART.fullmatch(part)
         if match is None:
             raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} ({GRAMMAR})")
-        first, last = (match[2] or least, match[3] or match[2] or most)
+        first, last = (match[2] or minimum, match[3] or match[2] or maximum)
         if match[4] and match[2] and not match[3]:
-            last = most  # 5/15 starts at 5
+            last = maximum  # 5/15 starts at 5
         step = int(match[4] or 1)
-        if not least <= int(first) <= int(last) <= most or step < 1:
-            raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} from {least} to {most} ({GRAMMAR})")
+        if not minimum <= int(first) <= int(last) <= maximum or step < 1:
+            raise Invalid(
+                f"not a schedule: {part[:40]!a} is not a {name} from {minimum} to {maximum} ({GRAMMAR})"
+            )
         found.update(range(int(first), int(last) + 1, step))
     return frozenset(found)

@@ -8,7 +8,7 @@ from dataclasses import field
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import Value
 
-MOST_MODULES = 40
+MAX_MODULES = 40
 
 
 class PreviewModule(Value):

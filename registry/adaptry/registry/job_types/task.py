@@ -42,7 +42,7 @@ class JobTask(BaseModel):
         """Raises `Invalid` or `ValidationError` if the combination of fields is invalid for every runner."""
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_consistency(self) -> Self:
         try:
             self.check()
         except Invalid as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 
-class _FromSeveral(JobTask):
+class _MultiAdapterTask(JobTask):
     """A task with several adapters and a combining method."""
 
     inputs: tuple[WeightedRefText, ...] = Field(min_length=1, max_length=64)
@@ -52,7 +52,7 @@ class _FromSeveral(JobTask):
         )
 
 
-class _FromOne(JobTask):
+class _SingleAdapterTask(JobTask):
     """A version derived from another."""
 
     source: RefText
@@ -73,7 +73,7 @@ class _FromOne(JobTask):
             raise Invalid("pass rank or energy, not both: each determines the rank")
 
 
-class MergeTask(_FromSeveral):
+class MergeTask(_MultiAdapterTask):
     """`adaptry merge`, whose result is stored as a new base with the name `to`. `divide`: each weight file is
     computed by a separate step, even if the result is small. Without it, one step computes all files of a
     result of at most 4 GiB.
@@ -99,7 +99,7 @@ class MergeTask(_FromSeveral):
         return MergeRecipe(inputs=self.weighted_inputs(), **how)
 
 
-class CombineTask(_FromSeveral):
+class CombineTask(_MultiAdapterTask):
     """`adaptry combine`: one adapter out of several, as a version of `to`."""
 
     summary: ClassVar[str] = "Combine adapters of one base into one adapter."
@@ -126,7 +126,7 @@ class PreviewTask(CombineTask):
     summary: ClassVar[str] = "Preview a combination: its plan, sign conflicts and overlaps."
 
 
-class ConvertTask(_FromOne):
+class ConvertTask(_SingleAdapterTask):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
 
     summary: ClassVar[str] = "Convert an adapter of any method to a plain LoRA."
@@ -134,7 +134,7 @@ class ConvertTask(_FromOne):
     drop_bias: bool = False
 
 
-class ExportTask(_FromOne):
+class ExportTask(_SingleAdapterTask):
     """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
 
     summary: ClassVar[str] = "Repair an adapter for an engine that would not serve it as trained."

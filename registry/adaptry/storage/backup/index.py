@@ -40,7 +40,9 @@ class BackupIndex(Value, extra="forbid"):
 
     @classmethod
     def parse(cls, data: bytes) -> BackupIndex:
-        """Raises `InvalidBackup`, and `ProtocolMismatch` for the format of a newer Adaptry."""
+        """Parses the index. Raises `InvalidBackup`, and `ProtocolMismatch` for the format of a newer
+        Adaptry.
+        """
         try:
             whole = strictjson.loads(data, LIMITS, "the backup's index")
             document = whole.get("index") if isinstance(whole, dict) else None

@@ -26,11 +26,11 @@ class Backup(ABC):
 
     @abstractmethod
     def file(self, digest: Digest, size: int) -> Iterator[bytes]:
-        """Raises `InvalidBackup` if it is missing."""
+        """The bytes of a stored file. Raises `InvalidBackup` if the file is missing."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Raises `InvalidBackup` if there are further entries."""
+        """Raises `InvalidBackup` if the backup has entries that were not read."""
 
 
 class _Folder(Backup):

@@ -41,7 +41,7 @@ SKIP = 1000
 """How many numbers of each adapter are skipped if the numbers given after the backup are unknown."""
 _BLOBS = "blobs"
 _ADMIN_TOKEN = "admin-token"  # the server's name for it; the server creates a new one if it is missing
-_OWN = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite.opening"})
+_ALLOWED_NAMES = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite.opening"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,9 @@ def _require_place(folder: Path, replace: bool) -> None:
                 f"there is a registry in {folder}; restore into another folder, or replace it with --replace"
             )
         return
-    others = [path.name for path in folder.iterdir() if path.name not in _OWN] if folder.is_dir() else []
+    others = (
+        [path.name for path in folder.iterdir() if path.name not in _ALLOWED_NAMES] if folder.is_dir() else []
+    )
     if folder.exists() and not folder.is_dir():
         raise Conflict(f"{folder} is a file; choose another place")
     if any(not name.startswith(".restore.") for name in others):

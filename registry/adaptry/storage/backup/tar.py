@@ -47,14 +47,14 @@ def read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
         raise InvalidBackup(f"the backup is truncated or was changed in {name}; use another backup")
 
 
-def read_index(file: BinaryIO, most: int) -> bytes:
+def read_index(file: BinaryIO, maximum: int) -> bytes:
     """The first entry, whose size is known only from its header."""
     header = file.read(_BLOCK)
     digits = header[124:135]
     if len(header) < _BLOCK or not all(0x30 <= byte <= 0x37 for byte in digits):
         raise InvalidBackup("not a backup: it does not begin with an index that `adaptry backup` wrote")
     size = int(digits, 8)
-    if size > most or header != _header(INDEX, size):
+    if size > maximum or header != _header(INDEX, size):
         raise InvalidBackup("not a backup: it does not begin with an index that `adaptry backup` wrote")
     file.seek(0)
     return b"".join(read(file, INDEX, size))

@@ -30,7 +30,7 @@ from adaptry.storage.local import LocalRegistry
 
 SNAPSHOTS, FILES = "snapshots", "files"
 _TAR = ".tar"
-_LOOKS = 2  # a damaged file that was replaced while it was read is intact when it is read again
+_MAX_READS = 2  # a damaged file that was replaced while it was read is intact when it is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Source:
 
     def is_sound(self, digest: Digest, size: int) -> bool:
         """Reads the file. False if it is damaged and may be left out. Raises `CorruptData`."""
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_READS):
             try:
                 if (
                     self._blobs.size(digest) == size
@@ -103,7 +103,7 @@ class _Source:
 
     def copy(self, digest: Digest, store: BlobStore) -> bool:
         """Stores the file in `store`, unless a copy is there that `is_sound` accepts."""
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_READS):
             with suppress(DigestMismatch, NotFound):
                 store.put(digest, self.chunks(digest))
                 return True

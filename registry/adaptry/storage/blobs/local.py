@@ -27,8 +27,8 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, b
 
 _HEX = lazy_pattern(r"[0-9a-f]{64}")
 _KEY = lazy_pattern(r"[0-9a-f]{32}")
-_ASIDE = "damaged"  # the folder for damaged copies that were moved aside
-_SLOW_TO_FREE = 8 << 20  # bytes
+_DAMAGED_FOLDER = "damaged"  # the folder for damaged copies that were moved aside
+_MIN_BACKGROUND_FREE = 8 << 20  # bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -135,7 +135,7 @@ class LocalBlobs(BlobStore):
             return None
 
     def _move_aside(self, digest: Digest, seen: str) -> bool:
-        path, folder = self._path(digest), self.folder / _ASIDE
+        path, folder = self._path(digest), self.folder / _DAMAGED_FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         aside = folder / f"{digest.hex}.{self.new_key()}"
         with _writing_to(self.folder):
@@ -226,7 +226,7 @@ class LocalBlobs(BlobStore):
         is_new_fan = not path.parent.exists()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         reach("blobs.before_rename")
-        with _freed_later(path):
+        with _free_in_background(path):
             staged.replace(path)
         reach("blobs.after_rename")
         _fsync_folder(path.parent)
@@ -237,7 +237,7 @@ class LocalBlobs(BlobStore):
         return self._blobs / digest.hex[:2] / digest.hex
 
     def _name(self, digest: Digest) -> str:
-        """The same as a string, without the cost of making a `Path`."""
+        """The path of a blob as a string, without the cost of making a `Path`."""
         return f"{self._prefix}{digest.hex[:2]}{os.sep}{digest.hex}"
 
     def _staging_path(self, key: str) -> Path:
@@ -321,7 +321,7 @@ def _copy_id(path: Path) -> str:
 
 
 @contextmanager
-def _freed_later(path: Path) -> Iterator[None]:
+def _free_in_background(path: Path) -> Iterator[None]:
     """If the block replaces a large file at `path`, a thread frees the old one: for 200 MB, that takes the
     system 14 ms of processor time.
     """
@@ -333,7 +333,7 @@ def _freed_later(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.fstat(replaced).st_size < _SLOW_TO_FREE:
+        if os.fstat(replaced).st_size < _MIN_BACKGROUND_FREE:
             os.close(replaced)
         else:
             try:

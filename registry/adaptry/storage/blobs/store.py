@@ -199,7 +199,7 @@ class BlobStore(ABC):
 
     @abstractmethod
     def staged_size(self, key: str) -> int:
-        """How many bytes are in a staging; 0 if it does not exist."""
+        """The number of bytes in a staging; 0 if it does not exist."""
 
     @abstractmethod
     def is_held(self, key: str) -> bool:
@@ -300,7 +300,7 @@ class StagedBlob(ABC):
 
     @contextmanager
     def _undoing(self, start: int) -> Iterator[None]:
-        """If writing fails, the staging is truncated to `start`."""
+        """Truncates the staging to `start` if writing fails in the block."""
         try:
             yield
         except BaseException:

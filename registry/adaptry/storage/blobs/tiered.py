@@ -18,7 +18,7 @@ from adaptry.core.errors import Conflict, CorruptData, DigestMismatch, NotFound,
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore, StagedBlob, UploadUrl
 
-_SPARED = 600.0
+_MIN_AGE = 600.0
 """Seconds for which a read blob stays even in a full cache, since a caller may have its path."""
 
 
@@ -146,7 +146,7 @@ class TieredBlobs(BlobStore):
         return self._cache if self._is_cached(digest) else self.store
 
     def _is_cached(self, digest: Digest) -> bool:
-        """Whether it is cached; marks it as just read."""
+        """Whether the blob is cached; also marks it as just read."""
         try:
             os.utime(self._cache.path_of(digest))
         except (NotFound, OSError):
@@ -154,7 +154,9 @@ class TieredBlobs(BlobStore):
         return True
 
     def _kept(self, digest: Digest, coming: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, which are cached once all were read; an unwritable cache is ignored."""
+        """Yields the pieces, and caches the blob once all pieces were read; a cache that cannot be written is
+        ignored.
+        """
         with self._cache.staging(self.new_key()) as staged:
             is_kept = True
             try:
@@ -190,7 +192,7 @@ class TieredBlobs(BlobStore):
         for read_at, size, digest in sorted(found):
             if total <= self.limit:
                 return
-            if now - _SPARED < read_at <= now + _SPARED:
+            if now - _MIN_AGE < read_at <= now + _MIN_AGE:
                 continue
             self._cache.delete(digest)  # including one read in the "future": the clock was ahead then
             total -= size

@@ -32,7 +32,7 @@ from adaptry.storage.catalog.shown_adapters import page_by_name
 from adaptry.storage.catalog.version_info import table_of
 
 _A = table_of(AdapterRow)
-_MOST_SPANS = 50
+_MAX_SPANS = 50
 _COLUMNS = {
     "name": _A.c.name,
     "updated": _A.c.updated_at,
@@ -76,7 +76,7 @@ class AdapterPosition:
 
 
 def page(tx: Reads, scope: ReadScope, listing: Listing, cursor: str | None, limit: int) -> Page[AdapterInfo]:
-    """Raises `Invalid` for a cursor of another listing."""
+    """A page of the listing. Raises `Invalid` for a cursor of another listing."""
     if scope.namespaces is None and listing.sort == "name" and not listing.reverse:
         return page_by_name(tx, listing.namespace, cursor, limit)
     after = None if cursor is None else _decode(listing, cursor)
@@ -97,14 +97,14 @@ def entries(
     parameters: dict[str, object] = {"count": count}
     if after is not None:
         parameters |= {"after_value": after.value, "after_name": after.name}
-    return run_select(tx, _entries(scope, listing, _MOST_SPANS, is_first=after is None), parameters)
+    return run_select(tx, _entries(scope, listing, _MAX_SPANS, is_first=after is None), parameters)
 
 
 @lru_cache(maxsize=128)
-def _entries(scope: ReadScope, listing: Listing, most: int, *, is_first: bool) -> Any:
-    """The statement, of at most `most` spans. (`Any`: one selection or several.)"""
+def _entries(scope: ReadScope, listing: Listing, maximum: int, *, is_first: bool) -> Any:
+    """The statement, of at most `maximum` spans. (`Any`: one selection or several.)"""
     spans = list(_spans(scope, listing))
-    if len(spans) > most:
+    if len(spans) > maximum:
         spans = list(_all_visible(scope, listing))
     parts = [part for span in spans for part in ([span] if is_first else _after(listing, span))]
     return _first(listing, [_part(listing, part) for part in parts])
@@ -129,7 +129,7 @@ def _spans(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
 
 
 def _spans_of_names(scope: ReadScope, namespace: str | None) -> Iterator[ColumnElement[bool]]:
-    """The same, as ranges of names, which may overlap the public adapters."""
+    """The spans of names that grants list, as ranges that may overlap the public adapters."""
     within = [] if namespace is None else [_of_namespace(namespace)]
     if scope.namespaces is None or namespace in scope.namespaces:
         yield and_(EXISTS, *within)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adaptry.core.identity import Visibility
     from adaptry.storage.catalog.prepared import Reads
 
-_BEYOND = "\x7f"
+_AFTER_ALL_NAMES = "\x7f"
 """After every name: names are ASCII."""
 
 
@@ -33,7 +33,9 @@ def rows_by_name(
     listing. (`Any`: typed by columns.)
     """
     about = about_names(namespace)
-    first, beyond = ("", _BEYOND) if namespace is None else (f"{namespace}/", f"{namespace}/{_BEYOND}")
+    first, beyond = (
+        ("", _AFTER_ALL_NAMES) if namespace is None else (f"{namespace}/", f"{namespace}/{_AFTER_ALL_NAMES}")
+    )
     after = first if cursor is None else max(first, cursors.decode(cursor, about))
     rows = run_select(tx, ADAPTERS_BY_NAME, {"after": after, "beyond": beyond, "count": limit + 1})
     shown = rows[:limit]

@@ -54,7 +54,7 @@ def count_on() -> sa.Update:
 
 @statement
 def key_of_name() -> Selection:
-    """The row of an adapter that exists, or that was deleted or renamed."""
+    """Selects the row of an adapter by name, including deleted and renamed adapters."""
     return sa.select(tables.adapters.c.id, tables.adapters.c.version_count).where(
         tables.adapters.c.name == sa.bindparam("of_name")
     )

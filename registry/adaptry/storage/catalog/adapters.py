@@ -45,7 +45,7 @@ def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
 
 
 def find_all(tx: Reads, names: Collection[AdapterName]) -> dict[AdapterName, AdapterRecord]:
-    """The adapters of these names, as far as they exist, in one statement."""
+    """The existing adapters among these names, in one statement."""
     parameters = {f"name_{at}": str(name) for at, name in enumerate(names)}
     return {
         (name := AdapterName.parse(row.name)): AdapterRecord(row.id, name, visibility_of(row.visibility))
@@ -238,7 +238,7 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
 
 
 def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
-    """The renamed adapter that had this name before, if the name is free now."""
+    """The adapter that had this name before it was renamed, if the name is free now."""
     left = _row(tx, name)
     row = tx.get(orm.AdapterRow, left.moved_to) if left and left.moved_to is not None else None
     return _record(row) if row and row.deleted_at is None else None
@@ -275,7 +275,9 @@ def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: dat
 
 
 def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool:
-    """Whether a version has or had that number: events stay when versions are deleted."""
+    """Whether any version has or had that number. Events show this, since they stay when versions are
+    deleted.
+    """
     was = sa.exists().where(
         sm.col(orm.EventRow.adapter_id) == adapter.key, sm.col(orm.EventRow.number) == number
     )

@@ -77,7 +77,7 @@ def set_target(
 
 @statement
 def _stored() -> Selection:
-    """An alias that exists, or was removed."""
+    """The stored row of an alias, even if the alias was removed."""
     aliases = tables.aliases
     return sa.select(aliases.c.version_id, aliases.c.generation, aliases.c.folded).where(
         aliases.c.adapter_id == sa.bindparam("of_adapter"), aliases.c.alias == sa.bindparam("of_alias")
@@ -102,7 +102,7 @@ def _move() -> sa.Update:
 
 
 def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by: str) -> None:
-    """The alias must exist."""
+    """Removes an alias, which must exist."""
     row = tx.get_one(orm.AliasRow, (adapter.key, alias))
     assert row.version_id is not None
     terms.remove(tx, row.version_id, ["alias"], alias)
@@ -112,7 +112,7 @@ def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by
 
 
 def infos(tx: Transaction, adapter: AdapterRecord, alias: str | None = None) -> tuple[records.AliasInfo, ...]:
-    """An adapter's aliases in name order; only that one, if given."""
+    """An adapter's aliases in name order; with `alias`, only that one."""
     query = (
         sm.select(orm.AliasRow, orm.VersionRow)
         .join(orm.VersionRow, sm.col(orm.AliasRow.version_id) == sm.col(orm.VersionRow.id))

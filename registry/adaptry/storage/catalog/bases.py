@@ -80,7 +80,7 @@ def _is_beginning_of_id(key: str) -> bool:
 
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """The ids among these of readable bases."""
+    """Those of the given ids that belong to readable bases."""
     query = sm.select(orm.BaseRow.id).where(sm.col(orm.BaseRow.id).in_([id.hex for id in ids]))
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
@@ -112,7 +112,7 @@ def access_of(tx: Reads, id: Digest) -> BaseAccess | None:
 
 
 def visibility_of(text: str) -> BaseVisibility:
-    """The visibility; an unknown value means private."""
+    """Parses a visibility; an unknown value means private."""
     return "public" if text == "public" else "internal" if text == "internal" else "private"
 
 
@@ -185,7 +185,7 @@ def visible_names(tx: Transaction, scope: ReadScope, ids: Collection[str]) -> di
 
 
 def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
-    """The names must be free."""
+    """Adds names to a base. The names must be free."""
     tx.add_all(
         [
             orm.BaseNameRow(name=name, namespace=namespace_of(name), base_id=id.hex, folded=fold(name))
@@ -223,7 +223,7 @@ def info(tx: Transaction, scope: ReadScope, id: Digest) -> BaseInfo:
 
 
 def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> records.Page[BaseInfo]:
-    """Newest first."""
+    """A page of bases, newest first."""
     from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
 
     before = cursors.decode_number(cursor, "bases")
@@ -282,7 +282,7 @@ def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[orm.BaseRow]) -> tu
 
 
 def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
-    """How many visible adapters have a version on each base."""
+    """The number of visible adapters with a version on each base."""
     query = sm.select(
         orm.VersionRow.base_id, sa.func.count(sa.distinct(sm.col(orm.VersionRow.adapter_id)))
     ).join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))

@@ -103,7 +103,7 @@ def release_adapter_name(tx: Transaction, name: str) -> None:
 
 
 def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
-    """The same as `release_adapter_name`, for the aliases of an adapter."""
+    """Like `release_adapter_name`, for an adapter's aliases."""
     is_its = (tables.aliases.c.adapter_id == adapter) & tables.aliases.c.version_id.is_not(None)
     _release_name(
         tx,
@@ -116,7 +116,7 @@ def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
 
 
 def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
-    """The same as `release_adapter_name`, for the branches and tags of an adapter."""
+    """Like `release_adapter_name`, for an adapter's branches and tags."""
     is_its = tables.marks.c.adapter_id == adapter
     _release_name(
         tx,

@@ -51,7 +51,7 @@ class CommitRecord:
 
     @property
     def info(self) -> commit_info.CommitInfo:
-        """Its public information."""
+        """The commit's public information."""
         row = self.columns
         return commit_info.CommitInfo(
             digest=self.digest,
@@ -174,7 +174,7 @@ def add_stored(
     by: str,
     parent: CommitRecord | None,
 ) -> CommitRecord:
-    """The same for a revision that is stored."""
+    """Like `add`, for a revision that is already stored."""
     added = insert(tx, adapter, branch, digest, note, carries, at=at, by=by, parent=parent)
     return _record(run_select(tx, _by_key, {"key": added.key})[0])
 
@@ -191,7 +191,7 @@ def insert(
     by: str,
     parent: CommitRecord | None,
 ) -> CommitKey:
-    """The same, without reading the new row."""
+    """Like `add_stored`, without reading the new row."""
     values = {
         "adapter_id": adapter.key,
         "digest": digest.hex,
@@ -246,8 +246,8 @@ def tree(tx: Reads, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
 
 
 def trees(tx: Transaction, revisions: Collection[tuple[int, Digest]]) -> dict[tuple[int, Digest], Manifest]:
-    """The trees of these revisions, each of the adapter with that key, as far as it has a commit with it. One
-    statement. Raises `CorruptData`.
+    """The trees of these revisions. Revisions of which the adapter with the given key has no commit are left
+    out. Runs one statement. Raises `CorruptData`.
     """
     pairs = [(key, digest.hex) for key, digest in revisions]
     statement = (

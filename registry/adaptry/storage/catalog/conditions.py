@@ -45,14 +45,14 @@ from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.version_lists import VersionList
 
 _ADAPTER = table_of(VersionRow).c.adapter_id
-_MOST_NAMES = 200
-_KEPT = 64  # statements of readers
+_MAX_NAMES = 200
+_CACHE_SIZE = 64  # statements of readers
 _OF_SCOPE = frozenset({"visibility", "namespace", "name"})
-_FEW = 4  # terms that are looked up one by one for each version
+_MAX_SINGLE_TERMS = 4  # terms that are looked up one by one for each version
 
 
 def search_conditions(tx: Reads, scope: ReadScope, query: Query) -> list[SearchCondition]:
-    """All conditions; versions meet each of them."""
+    """All conditions of a search. A version must meet each of them."""
     found = [_of_node(tx, scope, part) for part in query.parts]
     states = [] if query.names_states else [SearchCondition(predicate(_is_searchable))]
     return [*found, *states, *_not_removed(tx), *scope_conditions(tx, scope)]
@@ -68,11 +68,11 @@ def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
     keys = [row.id for row in run_select(tx, _terms_of_namespaces(scope.namespaces), {})]
     if scope.names:
         of_names = [row.id for row in run_select(tx, _terms_of_names(scope.names), {})]
-        if len(of_names) > _MOST_NAMES:
+        if len(of_names) > _MAX_NAMES:
             return [_seen_by_name(scope, keys)]
         keys += of_names
     condition = with_any_term(keys)
-    if len(keys) <= _FEW and not outdated:
+    if len(keys) <= _MAX_SINGLE_TERMS and not outdated:
         return [condition]
     return [replace(condition, test=predicate(_of_adapter, scope), is_exact=False)]
 
@@ -87,17 +87,17 @@ def _is_searchable() -> ColumnElement[bool]:
     return col(VersionRow.state).in_(SEARCHABLE)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _terms_of_namespaces(namespaces: tuple[str, ...]) -> Selection:
-    is_public = and_(_is("visibility"), col(TermRow.text) == "public")
-    of_namespace = and_(_is("namespace"), col(TermRow.text).in_(namespaces))
+    is_public = and_(_is_field("visibility"), col(TermRow.text) == "public")
+    of_namespace = and_(_is_field("namespace"), col(TermRow.text).in_(namespaces))
     return select(col(TermRow.id)).where(or_(is_public, of_namespace))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _terms_of_names(names: tuple[str, ...]) -> Selection:
-    named = and_(_is("name"), or_(*(is_among(col(TermRow.text), one) for one in names)))
-    return select(col(TermRow.id)).where(named).limit(_MOST_NAMES + 1)
+    named = and_(_is_field("name"), or_(*(is_among(col(TermRow.text), one) for one in names)))
+    return select(col(TermRow.id)).where(named).limit(_MAX_NAMES + 1)
 
 
 def _of_adapter(scope: ReadScope) -> ColumnElement[bool]:
@@ -114,7 +114,7 @@ def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
     return SearchCondition(predicate(_of_adapter, scope), listed)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _named(names: tuple[str, ...], keys: tuple[int, ...]) -> Selection:
     named = select(col(AdapterRow.id)).where(or_(*(is_among(col(AdapterRow.name), one) for one in names)))
     both = union_all(
@@ -171,5 +171,5 @@ def _of_term(tx: Reads, scope: ReadScope, term: Term) -> SearchCondition:
             return SearchCondition(TRUE)  # tested version by version, after all others
 
 
-def _is(field: str) -> ColumnElement[bool]:
+def _is_field(field: str) -> ColumnElement[bool]:
     return col(TermRow.field) == field

@@ -38,7 +38,7 @@ class CursorSeal:
         return _MARK + base64.urlsafe_b64encode(sealed).decode()
 
     def open(self, text: str, about: str) -> str:
-        """Raises `Invalid` for a text that was not sealed here for this search."""
+        """Decrypts a sealed cursor. Raises `Invalid` for a text that was not sealed here for this search."""
         from cryptography.exceptions import InvalidTag
 
         try:

@@ -15,7 +15,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.lazy_pattern import lazy_pattern
 
 MAX_LIMIT = 200
-_LONGEST = 512
+_MAX_LENGTH = 512
 _NUMBER = lazy_pattern(r"0|[1-9][0-9]{0,18}")
 INTEGER, BIG_INTEGER = (1 << 31) - 1, (1 << 63) - 1
 """The largest values of PostgreSQL's columns of these types."""
@@ -27,20 +27,20 @@ def encode(place: str | int, about: str) -> str:
 
 
 def decode(cursor: str, about: str) -> str:
-    """The position, printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
+    """The position, as printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         raise foreign() from None
     mark, place = text[:8], text[8:]
     # Unprintable characters: PostgreSQL refuses NUL in a text, and no listed name contains any of the others.
-    if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
+    if len(cursor) > _MAX_LENGTH or not place or not place.isprintable() or mark != _mark(place, about):
         raise foreign()
     return place
 
 
 def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int | None:
-    """The same as `decode`, for a position that is a number from 0 to `largest`, as `encode` writes it; None
+    """Like `decode`, for a position that is a number from 0 to `largest`, as `encode` writes it; None
     without a cursor.
 
     `largest` is the maximum value of the column that it is compared with.
@@ -60,7 +60,7 @@ def check_limit(limit: int) -> int:
 
 
 def foreign() -> Invalid:
-    """The error of a cursor that is malformed, or of another listing."""
+    """The error for a cursor that is malformed or belongs to another listing."""
     return Invalid("that cursor does not belong to this listing; begin again without one")
 
 

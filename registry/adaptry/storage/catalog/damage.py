@@ -107,7 +107,7 @@ def _reasons_of(count: int) -> Selection:
 
 
 def all_damaged(tx: Reads) -> Mapping[Digest, str]:
-    """All marked files, with their reasons."""
+    """All files marked as damaged, with the reasons."""
     return {Digest(row.digest): row.reason for row in run_select(tx, ALL_DAMAGED, {})}
 
 

@@ -68,7 +68,7 @@ class Catalog:
         self.notifier = CommitNotifier(self._database.listen)
         # Closes a catalog that is garbage collected.
         self._release = weakref.finalize(self, self._database.hold())
-        weakref.finalize(self, _let_go, self._database, self.notifier)
+        weakref.finalize(self, _dispose, self._database, self.notifier)
         with self._database.open_context(), self._errors_translated():
             migrate(self._database)
 
@@ -91,7 +91,7 @@ class Catalog:
 
     @contextmanager
     def read_prepared(self, *, is_search: bool = False, about: object = None) -> Iterator[Reads]:
-        """The same as `read`, for prebuilt statements: several times as fast if the database can prepare them
+        """Like `read`, for prebuilt statements: several times as fast if the database can prepare them
         (`has_prepared`). A search reads more pages, so it uses separate connections, which cache more pages.
 
         `about` (hashable) names reads that nearly always run the same statements. Where statements are round
@@ -158,7 +158,7 @@ class Catalog:
 
     @contextmanager
     def write_nondurable(self) -> Iterator[Transaction]:
-        """The same as `write`, without waiting for the disk: a power failure may undo the whole transaction,
+        """Like `write`, without waiting for the disk: a power failure may undo the whole transaction,
         but no earlier one.
         """
         with self._transaction(is_durable=False) as session:
@@ -283,7 +283,9 @@ class Catalog:
             self._complete_index_updates()
 
     def _complete_index_updates(self) -> None:
-        """What remains after an error is done after the next such change, or by a server."""
+        """Completes index updates. If an error stops it, the rest is done after the next such change, or by a
+        server.
+        """
         if self.completes_index_updates:
             from adaptry.storage.catalog import index_updates  # only for edits of large adapters
 
@@ -323,13 +325,13 @@ def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
 
 
 def _write_pending(session: Transaction) -> None:
-    """Writes what functions have put off until the end of the transaction."""
+    """Makes the writes that functions have deferred to the end of the transaction."""
     for write in session.info.pop(BEFORE_COMMIT, ()):
         write(session)
     recorder.write_pending(session)
 
 
-def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:
+def _dispose(database: DatabaseDialect, notifier: CommitNotifier) -> None:
     notifier.stop()
     database.dispose()
 

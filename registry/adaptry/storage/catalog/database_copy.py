@@ -18,7 +18,7 @@ from adaptry.storage.catalog import sqlite
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import EpochRow, Row
 
-_AT_ONCE = 1000
+_BATCH = 1000
 
 
 def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
@@ -46,7 +46,9 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
 
 
 def retire(source: Transaction, where: str) -> None:
-    """After the commit, no process can write to the moved catalog, even if it has it open."""
+    """Marks the catalog as moved. After the commit, no process can write to it, even one that already has it
+    open.
+    """
     names = [table.name for table in Row.metadata.sorted_tables]
     sqlite.forbid_changes(source.connection(), names, _moved_to(where))
 
@@ -89,7 +91,7 @@ def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Any]]:
     """The rows in the order of their keys. (`Any`: rows are typed by all their columns.)"""
     query = select(table).order_by(*table.primary_key.columns).execution_options(stream_results=True)
     with connection.execute(query) as result:
-        yield from result.partitions(_AT_ONCE)
+        yield from result.partitions(_BATCH)
 
 
 def _hash(seen: Any, rows: Sequence[Any]) -> None:

@@ -20,7 +20,7 @@ from adaptry.storage.catalog.predicates import one_of, predicate, select_where
 from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import table_of
 
-_SHORT = 8 << 10
+_MAX_SHORT_REPORT = 8 << 10
 """Stored bytes of a version up to which its declaration is kept, so that all together take a few MiB."""
 
 _BASES, _ADAPTERS, _VERSIONS = (table_of(row).c for row in (BaseRow, AdapterRow, VersionRow))
@@ -76,7 +76,7 @@ def _declaration(manifest: bytes, spec: bytes, report: bytes) -> DeclaredBase:
     """The declaration in these stored bytes. Short ones are cached: a page asks for the same versions again
     and again, and parsing them would take most of its time.
     """
-    is_short = len(manifest) + len(spec) + len(report) <= _SHORT
+    is_short = len(manifest) + len(spec) + len(report) <= _MAX_SHORT_REPORT
     return _read_short(manifest, spec, report) if is_short else _read(manifest, spec, report)
 
 

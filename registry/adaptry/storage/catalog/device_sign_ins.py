@@ -26,7 +26,7 @@ class DeviceSignIn(NamedTuple):
 
 
 class Approval(NamedTuple):
-    """Who approved a program, and until when its token may be valid."""
+    """The user who approved a program, and the latest expiry of the program's token."""
 
     principal: int
     external: int | None

@@ -85,7 +85,7 @@ class Readers(Protocol):
     def read_with_snapshot(
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, str | None]:
-        """As `Catalog.read_with_snapshot`."""
+        """See `Catalog.read_with_snapshot`."""
         ...
 
     def last_commit(self) -> int | None:

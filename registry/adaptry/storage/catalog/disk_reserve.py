@@ -17,7 +17,7 @@ FILE = "catalog.reserve"
 SIZE = 1 << 20
 _NEEDED = 128 << 10
 """SQLite needs 32 KiB of shared memory to open a database, and a log of a few pages to change one."""
-_LITTLE = 16 << 20
+_MIN_FREE = 16 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -47,7 +47,7 @@ def restore_reserve(folder: Path) -> None:
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Raises `OSError`, and leaves no file."""
+    """Writes the reserve file. Raises `OSError`, and then leaves no file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):
@@ -75,7 +75,7 @@ def is_full(folder: Path) -> bool:
 
 def is_nearly_full(folder: Path) -> bool:
     """Whether the log of a database must be kept short."""
-    return _free(folder) < _LITTLE
+    return _free(folder) < _MIN_FREE
 
 
 def _free(folder: Path) -> int:

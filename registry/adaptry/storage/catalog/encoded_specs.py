@@ -12,7 +12,7 @@ from adaptry.adapters.spec import Spec
 from adaptry.core.value import to_json
 from adaptry.storage.catalog.versions import decode_spec
 
-_LONG = 64 << 10  # bytes, compressed: about 5,000 modules
+_LARGE_SPEC = 64 << 10  # bytes, compressed: about 5,000 modules
 
 
 class EncodedSpecs:
@@ -23,7 +23,7 @@ class EncodedSpecs:
 
     def spec(self, data: bytes) -> Spec:
         """The stored spec; if it is long, a placeholder for it, which `insert` replaces."""
-        if len(data) <= _LONG:
+        if len(data) <= _LARGE_SPEC:
             return decode_spec(data)
         stand_in = Spec(method=secrets.token_hex(16))
         self._encoded[to_json(stand_in)] = data

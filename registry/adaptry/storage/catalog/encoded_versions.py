@@ -17,7 +17,7 @@ from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.shown_versions import version_of
 from adaptry.storage.catalog.version_info import Columns, aliases_and_metrics, columns_of
 
-_MOST = 512  # of about 3 kB each
+_CACHE_SIZE = 512  # of about 3 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class EncodedVersions:
         if kept is not None and kept[:2] == (row, beside):
             return kept[2]
         version = EncodedVersion(row.id, encoded(version_of(row, beside)), row.base_id)
-        if len(self._kept) >= _MOST:
+        if len(self._kept) >= _CACHE_SIZE:
             self._kept.clear()
         self._kept[row.id] = row, beside, version
         return version

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 
-_KEPT = 6  # decoded values
-_LARGEST_KEPT = 1 << 15  # bytes of each, compressed
-_MOST_ENCODED, _LARGEST_ENCODED = 64, 2 << 10  # the same for encoded values
+_CACHE_SIZE = 6  # decoded values
+_MAX_CACHED_BYTES = 1 << 15  # bytes of each, compressed
+_MAX_ENCODED, _LARGEST_ENCODED = 64, 2 << 10  # the same for encoded values
 _ENCODED: dict[int, tuple[FrozenValue, bytes]] = {}
 """Encoded values by their identity: a spec that several versions share is encoded once. The value is kept
 too, so that no other value can have its identity.
@@ -33,7 +33,7 @@ def encode_model(value: BaseModel | FrozenValue) -> bytes:
         return found[1]
     data = zlib.compress(to_json(value).encode(), level=1)
     if len(data) <= _LARGEST_ENCODED:
-        if len(_ENCODED) >= _MOST_ENCODED:
+        if len(_ENCODED) >= _MAX_ENCODED:
             _ENCODED.clear()
         _ENCODED[id(value)] = value, data
     return data
@@ -41,14 +41,14 @@ def encode_model(value: BaseModel | FrozenValue) -> bytes:
 
 def decode_model(kind: type[Model], data: bytes) -> Model:
     """The value, which is immutable. A few are kept, since a program often reads the same ones again."""
-    return _decoded(kind, data) if len(data) <= _LARGEST_KEPT else _decode(kind, data)
+    return _decoded(kind, data) if len(data) <= _MAX_CACHED_BYTES else _decode(kind, data)
 
 
 def _decode(kind: type[Model], data: bytes) -> Model:
     return cast(Model, kind.model_validate_json(zlib.decompress(data)))
 
 
-_decoded = cast("Callable[[type[Model], bytes], Model]", lru_cache(maxsize=_KEPT)(_decode))
+_decoded = cast("Callable[[type[Model], bytes], Model]", lru_cache(maxsize=_CACHE_SIZE)(_decode))
 
 
 def encode_list(items: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from adaptry.storage.catalog.prepared import Reads
 
-_LEAST = 1_000_000
+_MIN_STEP = 1_000_000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVENTS = 1_000_000_000
 """How many event numbers are skipped: more than any registry uses between a backup and its restore."""
@@ -90,7 +90,7 @@ def begin(
     was = current(tx)
     # By the clock, since the same backup may be restored twice: the floor is above the old generations as
     # long as there was less than one move per second.
-    new = max(was.floor + _LEAST, above + 1, int((now - _START).total_seconds()))
+    new = max(was.floor + _MIN_STEP, above + 1, int((now - _START).total_seconds()))
     rise = new - was.floor
     for row, column, *which in (
         (orm.AliasRow, orm.AliasRow.generation),

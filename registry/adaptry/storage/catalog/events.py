@@ -138,7 +138,9 @@ def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> record
 
 @statement
 def _moves() -> Selection:
-    """Moves whose details have a text. Decoding the moves of all other aliases would take seconds."""
+    """Selects moves whose details contain a text. Decoding the moves of all other aliases would take
+    seconds.
+    """
     events = tables.events
     return (
         sa.select(events)
@@ -204,7 +206,7 @@ def select_batch(
 
 
 def _with_bases(tx: Transaction, stored: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
-    """The events, with the visibility of the bases that they name."""
+    """Adds to the events the visibility of the bases that they name."""
     named = {one.event.seq: id for one in stored if (id := _base_of(one.event)) is not None}
     if not named:
         return tuple(stored)
@@ -231,7 +233,9 @@ def _stored_event(row: sa.Row[Any]) -> StoredEvent:
 
 
 def _visibility(at: datetime, created_at: datetime, current: Visibility) -> Visibility:
-    """That of an event: a new adapter with the name of a deleted one does not publish the earlier history."""
+    """The visibility of an event. A new public adapter with the name of a deleted one does not make the
+    earlier history public.
+    """
     return "private" if at < created_at else current
 
 

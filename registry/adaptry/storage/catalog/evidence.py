@@ -81,7 +81,7 @@ def page(
     cursor: str | None,
     limit: int,
 ) -> Page[EvidenceInfo]:
-    """Newest first, without values that were added again with their samples."""
+    """A page of evidence, newest first, without values that were added again with their samples."""
     about = f"evidence {version.key} {task!r} {metric!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = _query().where(MetricRow.version_id == version.key, ~_has_newer_with_samples())
@@ -121,7 +121,7 @@ def newest(tx: Transaction, versions: Sequence[int], limit: int) -> dict[int, li
 def newest_of_tasks(
     tx: Transaction, version: VersionRecord, tasks: Collection[str], metrics: Collection[str]
 ) -> tuple[EvidenceInfo, ...]:
-    """The newest evidence in force of each metric and filter: of these tasks, and of these metrics without a
+    """The newest evidence in force for each metric and filter, of these tasks and of these metrics without a
     task.
     """
     wanted = or_(
@@ -161,7 +161,7 @@ def ids_in_force_of_file(tx: Transaction, version: int, file: Digest) -> list[in
 
 
 def ids_in_force_of_value(tx: Transaction, id: int) -> list[int]:
-    """The ids, among a value and its copies with other samples, of those that are not withdrawn."""
+    """The ids of a value and of its copies with other samples, as far as they are not withdrawn."""
     row = tx.get_one(MetricRow, id)
     if row.file_digest is None:
         return [id] if row.withdrawn_at is None else []

@@ -22,9 +22,9 @@ from adaptry.storage.catalog.version_info import Columns
 
 BASES = stored_use.BASES
 """The tenant of all bases: a reserved name, so that no namespace can use up their share."""
-_MOST_ASKED = 500
+_MAX_DIGESTS = 500
 """Maximum number of names in one statement."""
-_MOST_ALIKE = 64
+_MAX_SAME_CONTENT = 64
 """Maximum number of files of the same size that are compared with a new one."""
 
 
@@ -40,7 +40,7 @@ def _of_size() -> Selection:
     return (
         sa.select(tables.files.c.digest)
         .where(tables.files.c.owner == sa.bindparam("owner"), tables.files.c.size == sa.bindparam("size"))
-        .limit(_MOST_ALIKE)
+        .limit(_MAX_SAME_CONTENT)
     )
 
 
@@ -106,13 +106,13 @@ class UploadSessionRecord:
 
 
 def sizes(tx: Reads, owner: AdapterName | Digest, digests: Iterable[Digest]) -> dict[Digest, int]:
-    """The files among these that the owner has, with their sizes."""
+    """Those of the files that the owner has, with their sizes."""
     found = {digest: _file(tx, owner, digest) for digest in digests}
     return {digest: row.size for digest, row in found.items() if row is not None}
 
 
 def of_size(tx: Reads, owner: AdapterName, size: int) -> list[Digest]:
-    """Some of the adapter's files of that size."""
+    """A few of the adapter's files that have this size."""
     return [Digest(row.digest) for row in run_select(tx, _of_size, {"owner": str(owner), "size": size})]
 
 
@@ -120,8 +120,8 @@ def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[Adapter
     """The total size of each adapter's files."""
     names = {str(owner): owner for owner in owners}
     asked, found = list(names), dict[AdapterName, int]()
-    for start in range(0, len(asked), _MOST_ASKED):
-        some = asked[start : start + _MOST_ASKED]
+    for start in range(0, len(asked), _MAX_DIGESTS):
+        some = asked[start : start + _MAX_DIGESTS]
         query = sm.select(orm.FileRow.owner, sa.func.sum(sm.col(orm.FileRow.size))).where(
             sm.col(orm.FileRow.owner).in_(some)
         )
@@ -147,7 +147,7 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
 
 
 def is_owned(tx: Transaction, digest: Digest) -> bool:
-    """Whether any owner has these bytes."""
+    """Whether the bytes have any owner."""
     return (
         tx.exec(sm.select(orm.FileRow.owner).where(orm.FileRow.digest == digest.hex).limit(1)).first()
         is not None
@@ -293,7 +293,7 @@ def _idle() -> Selection:
 
 
 def idle_sessions(tx: Reads, before: datetime) -> list[str]:
-    """The ids of sessions unused since that time."""
+    """The ids of the sessions that have not been used since `before`."""
     return [row.id for row in run_select(tx, _idle, {"before": before})]
 
 

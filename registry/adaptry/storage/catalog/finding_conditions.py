@@ -49,7 +49,7 @@ def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
 
 
 def count(tx: Reads, scope: ReadScope, term: NumberTerm) -> SearchCondition:
-    """The number of findings compared with a number."""
+    """Versions whose number of findings compares in this way with a number."""
     stored = value_conditions.number(term)
     hidden = _hidden(scope)
     if hidden is None:
@@ -77,7 +77,7 @@ def _has_count(scope: ReadScope, operator: Operator, value: Value, *alone: Value
 
 
 def _codes(tx: Reads) -> dict[str, int]:
-    """The codes that any version has, of which there are as many as checks; and the keys of their terms."""
+    """The codes that any version has, with the keys of their terms. There are at most as many as checks."""
     return {row.text: row.id for row in run_select(tx, _CODES, {})}
 
 

@@ -26,7 +26,7 @@ class _FoldedColumn:
     within: Column[int] | None
     is_used: ColumnElement[bool]
 
-    def wrong(self) -> ColumnElement[bool]:
+    def is_outdated(self) -> ColumnElement[bool]:
         """A row whose `folded` is not the lower case of a name in use."""
         folded = self.table.c.folded
         return folded.is_not(None) & (~self.is_used | (folded != func.lower(self.name)))
@@ -54,7 +54,7 @@ _EVERY = (
 def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
     """Every name with a wrong `folded`: its table, the name, and the value."""
     for names in _EVERY:
-        query = select(names.name, names.table.c.folded).where(names.wrong() | names.lacking())
+        query = select(names.name, names.table.c.folded).where(names.is_outdated() | names.lacking())
         for name, folded in tx.execute(query.order_by(names.name)):
             yield names.table.name, name, folded
 
@@ -64,7 +64,7 @@ def refold(tx: Transaction) -> None:
     it.
     """
     for names in _EVERY:
-        tx.execute(names.table.update().where(names.wrong()).values(folded=None))
+        tx.execute(names.table.update().where(names.is_outdated()).values(folded=None))
         key = [names.name] if names.within is None else [names.within, names.name]
         given = set()
         for *group, name in tx.execute(select(*key).where(names.lacking()).order_by(*key)).all():

@@ -1,4 +1,4 @@
-"""The values of the gauges that monitor a registry. Each query reads at most `most` rows by an index, or
+"""The values of the gauges that monitor a registry. Each query reads at most `maximum` rows by an index, or
 counts.
 
 The cost does not depend on the number of versions, which `stored_use` counts.
@@ -59,36 +59,36 @@ class GaugeValues(NamedTuple):
     limits: list[tuple[QuotaSubject, QuotaLimits]]
 
 
-def read(tx: Transaction, most: int) -> GaugeValues:
-    """The current values, at most `most` of each kind."""
+def read(tx: Transaction, maximum: int) -> GaugeValues:
+    """The current values, at most `maximum` of each kind."""
     versions = select(func.sum(StoredUseRow.versions)).where(StoredUseRow.scope == "namespace")
     aliases = select(func.count()).select_from(AliasRow).where(col(AliasRow.version_id).is_not(None))
     return GaugeValues(
         versions=int(tx.exec(versions).one() or 0),
         aliases=tx.exec(aliases).one(),
-        moved_aliases=_moved_aliases(tx, most),
-        loaded=_loaded(tx, most),
+        moved_aliases=_moved_aliases(tx, maximum),
+        loaded=_loaded(tx, maximum),
         open_recalls=_open_recalls(tx),
-        rollouts=_rollouts(tx, most),
-        used=stored_use.largest(tx, most),
-        limits=list(quotas.every(tx).items())[:most],
+        rollouts=_rollouts(tx, maximum),
+        used=stored_use.largest(tx, maximum),
+        limits=list(quotas.every(tx).items())[:maximum],
     )
 
 
-def _moved_aliases(tx: Transaction, most: int) -> list[MovedAlias]:
+def _moved_aliases(tx: Transaction, maximum: int) -> list[MovedAlias]:
     query = (
         select(AdapterRow.name, AliasRow.alias, AliasRow.generation, AliasRow.moved_at)
         .join(AdapterRow, col(AdapterRow.id) == col(AliasRow.adapter_id))
         .where(col(AliasRow.version_id).is_not(None))
         .order_by(col(AliasRow.moved_at).desc())
-        .limit(most)
+        .limit(maximum)
     )
     return [MovedAlias(*row) for row in tx.exec(query)]
 
 
-def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
-    """How many workers serve each version: those whose last report is valid and whose engine answers. Ten
-    thousand workers have as many rows, however many versions are stored.
+def _loaded(tx: Transaction, maximum: int) -> list[tuple[str, int]]:
+    """The number of workers that serve each version. Only workers whose last report is valid and whose engine
+    answers count. Ten thousand workers have as many rows, however many versions are stored.
     """
     workers = func.count(func.distinct(ResidentRow.worker_id))
     query = (
@@ -104,7 +104,7 @@ def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
         )
         .group_by(VersionRow.digest)
         .order_by(workers.desc(), VersionRow.digest)
-        .limit(most)
+        .limit(maximum)
     )
     return [(f"sha256:{digest}", count) for digest, count in tx.exec(query)]
 
@@ -123,12 +123,12 @@ def _open_recalls(tx: Transaction) -> int:
     return tx.exec(query).one()
 
 
-def _rollouts(tx: Transaction, most: int) -> list[OpenRollout]:
+def _rollouts(tx: Transaction, maximum: int) -> list[OpenRollout]:
     query = (
         select(AdapterRow.name, RolloutRow.alias, RolloutRow.stage, RolloutRow.step)
         .join(AdapterRow, col(AdapterRow.id) == col(RolloutRow.adapter_id))
         .where(col(RolloutRow.ended_at).is_(None))
         .order_by(col(RolloutRow.id).desc())
-        .limit(most)
+        .limit(maximum)
     )
     return [OpenRollout(*row) for row in tx.exec(query)]

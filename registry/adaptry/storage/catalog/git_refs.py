@@ -62,7 +62,7 @@ def find(tx: Reads, adapter: AdapterRecord, name: str) -> GitRef | None:
 
 
 def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
-    """In name order."""
+    """The branches and tags of an adapter, in name order."""
     query = (
         sm.select(orm.GitRefRow, orm.CommitRow.digest)
         .join(orm.CommitRow)
@@ -72,7 +72,7 @@ def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
 
 
 def owners_of(
-    tx: Transaction, name: str, namespace: str, adapter: AdapterRecord | None, most: int
+    tx: Transaction, name: str, namespace: str, adapter: AdapterRecord | None, maximum: int
 ) -> tuple[tuple[str, GitRefKind, str], ...]:
     """Branches and tags with a name, ignoring case, in a namespace or of one of its adapters: the
     adapter's name, the kind, and the name as written.
@@ -84,7 +84,7 @@ def owners_of(
     query = query.where(sm.col(of.namespace) == namespace, sm.col(of.deleted_at).is_(None))
     if adapter is not None:
         query = query.where(sm.col(row.adapter_id) == adapter.key)
-    found = tx.exec(query.order_by(sm.col(of.name)).limit(most))
+    found = tx.exec(query.order_by(sm.col(of.name)).limit(maximum))
     return tuple((owner, cast(GitRefKind, kind), written) for owner, kind, written in found)
 
 

@@ -66,8 +66,8 @@ def page(
     *,
     with_members: bool = True,
 ) -> tuple[GrantRecord, ...]:
-    """At most `limit` grants after the one with that number, oldest first: those that name one namespace,
-    those of one principal, or all.
+    """A page of at most `limit` grants after the one with that number, oldest first: those that name one
+    namespace, those of one principal, or all.
     """
     which: list[ColumnElement[bool]] = []
     if after is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
 Result = TypeVar("Result")
-_MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
+_MAX_WRITERS = 16  # maximum writers in one transaction: the first and other processes wait for the last
 
 
 class GroupConnection(Protocol):
@@ -34,7 +34,7 @@ class GroupConnection(Protocol):
 
     @property
     def driver(self) -> Driver:
-        """Runs prepared statements; the same during a transaction."""
+        """Runs prepared statements. It is the same object during a transaction."""
         ...
 
     def sqlalchemy_connection(self) -> Connection:
@@ -91,11 +91,11 @@ class _Group:
 
 
 class GroupCommit:
-    """The writers of a database, each of which waits up to `patience` seconds for its turn."""
+    """The writers of a database, each of which waits up to `timeout` seconds for its turn."""
 
-    def __init__(self, connection: GroupConnection, patience: float) -> None:
+    def __init__(self, connection: GroupConnection, timeout: float) -> None:
         self._connection = connection  # belongs to the writer that has the turn
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()  # guards the next three
         self._is_taken = self._is_closed = False
         self._queue: deque[threading.Event] = deque()
@@ -154,11 +154,11 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """How many writers wait for their turn."""
+        """The number of writers that wait for their turn."""
         return len(self._queue)
 
     def _take_turn(self) -> None:
-        """Raises `Unavailable`."""
+        """Waits until it is this writer's turn. Raises `Unavailable`."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True
@@ -166,13 +166,13 @@ class GroupCommit:
             turn = threading.Event()
             self._queue.append(turn)
         try:
-            turn.wait(self._patience)
+            turn.wait(self._timeout)
         except BaseException as error:  # Ctrl-C
             if not self._leave_queue(turn):
                 if self._group:
                     self._pass_on(self._group, error)
                 else:
-                    self._give_turn()
+                    self._wake_next()
             raise
         if self._leave_queue(turn):
             raise busy_error()
@@ -185,7 +185,7 @@ class GroupCommit:
             self._queue.remove(turn)
             return True
 
-    def _give_turn(self) -> None:
+    def _wake_next(self) -> None:
         with self._lock:
             if self._queue:
                 self._queue.popleft().set()
@@ -201,7 +201,7 @@ class GroupCommit:
         try:
             yield
         finally:
-            self._give_turn()
+            self._wake_next()
 
     def run_if_idle(self, action: Callable[[], object]) -> None:
         """Calls `action` in a turn, unless a writer has one."""
@@ -212,7 +212,7 @@ class GroupCommit:
         try:
             action()
         finally:
-            self._give_turn()
+            self._wake_next()
 
     def close(self) -> None:
         """Closes the connection; it is no longer kept for the next group."""
@@ -225,17 +225,19 @@ class GroupCommit:
         try:
             self._connection.begin(is_durable=is_durable)
         except BaseException:
-            self._give_turn()
+            self._wake_next()
             raise
         self._group = group = _Group(is_durable)
         return group
 
     def _pass_on(self, group: _Group, error: BaseException | None) -> None:
-        """Ends the turn of one or more writers: the next one continues, or all changes are committed."""
+        """Ends the turn of one or more writers: either the next writer continues, or all changes are
+        committed.
+        """
         group.has_changes |= error is None
         if not group.is_lost:
             with self._lock:
-                may_continue = group.is_durable and group.is_settled and group.writers < _MOST
+                may_continue = group.is_durable and group.is_settled and group.writers < _MAX_WRITERS
                 if self._queue and may_continue:
                     self._queue.popleft().set()
                     return
@@ -256,7 +258,7 @@ class GroupCommit:
             if not is_ended:  # the transaction may still be open in it
                 self._connection.close()
             group.is_over.set()
-            self._give_turn()
+            self._wake_next()
 
     def _outcome(
         self, group: _Group, change: Callable[[Session], Result], is_single: bool

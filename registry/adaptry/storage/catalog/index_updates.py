@@ -23,9 +23,9 @@ from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
 from adaptry.storage.catalog.statement_texts import Selection
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 """Maximum number of rows of the search index that one transaction changes, unless one version needs more."""
-MOST_VERSIONS = 500
+MAX_VERSIONS = 500
 """Maximum number of versions whose terms one transaction reads."""
 
 
@@ -51,7 +51,7 @@ def replace_terms(
     query = sm.select(orm.AdapterRow.version_count, orm.AdapterRow.next_number)
     count, following = tx.exec(query.where(orm.AdapterRow.id == adapter)).one()
     row = tx.get(orm.IndexUpdateRow, adapter)
-    if row is None and count * len(changed) <= MOST_ROWS:
+    if row is None and count * len(changed) <= MAX_ROWS:
         versions = sm.col(orm.VersionRow.adapter_id) == adapter
         terms.remove_from_all(tx, versions, terms.known_ids(tx, was - becomes))
         terms.add_to_all(tx, versions, terms.ids(tx, becomes - was))
@@ -69,7 +69,7 @@ def is_outdated(tx: Transaction, adapter: int) -> bool:
 
 
 def outdated_adapters(tx: Reads) -> Sequence[OutdatedAdapter]:
-    """All such adapters that exist; there are hardly ever any. Cached until the next commit."""
+    """All adapters with outdated terms, of which there are hardly ever any. Cached until the next commit."""
     return _unfinished(tx)[0]
 
 
@@ -118,15 +118,15 @@ def _continue(tx: Transaction, adapter: int) -> bool:
     if row is None:
         return True
     rows = [(one.number, one.id) for one in tx.execute(next_versions(adapter, row.below))]
-    is_last = len(rows) < MOST_VERSIONS
+    is_last = len(rows) < MAX_VERSIONS
     if rows:
         wanted = terms.ids(tx, terms.of_adapter(tx, adapter))
         held = terms.count_of_fields(tx, _among(rows), terms.ADAPTER_FIELDS)
         excess = held.keys() - wanted
         missing = {term for term in wanted if held.get(term, 0) < len(rows)}
-        most = max(1, MOST_ROWS // max(1, len(excess) + len(missing)))
-        if most < len(rows):
-            rows, is_last = rows[:most], False
+        maximum = max(1, MAX_ROWS // max(1, len(excess) + len(missing)))
+        if maximum < len(rows):
+            rows, is_last = rows[:maximum], False
         terms.remove_from_all(tx, _among(rows), excess)
         terms.add_to_all(tx, _among(rows), missing)
         row.below = rows[-1][0]
@@ -142,12 +142,14 @@ def next_versions(adapter: int, below: int) -> Selection:
         sa.select(columns.number, columns.id)
         .where(columns.adapter_id == adapter, columns.number < below)
         .order_by(columns.number.desc())
-        .limit(MOST_VERSIONS)
+        .limit(MAX_VERSIONS)
     )
 
 
 def _among(rows: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """The keys are listed: PostgreSQL could estimate that a range of numbers is most of the table."""
+    """Selects versions by a list of keys: for a range of numbers, PostgreSQL could estimate that it is most
+    of the table.
+    """
     return sm.col(orm.VersionRow.id).in_([key for _, key in rows])
 
 

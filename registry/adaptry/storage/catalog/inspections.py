@@ -47,14 +47,14 @@ def _replace() -> sa.Update:
 
 
 def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
-    """The results of the files among these that were inspected."""
+    """The inspection results of those of the files that were inspected."""
     found = {file: _current(tx, file) for file in files}
     return {file: unpacked(row.statistics) for file, row in found.items() if row is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedInspection:
-    """A result as it is stored."""
+    """An inspection result as it is stored."""
 
     tensors: int
     nan: int
@@ -95,8 +95,8 @@ def delete(tx: Transaction, file: Digest) -> None:
 
 
 def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[records.InspectionSummary | None]:
-    """For the weights files of each version: their combined result; None if one of them was not inspected.
-    One statement for all.
+    """The combined result of the weights files of each version; None if one of them was not inspected. Runs
+    one statement for all.
     """
     files = sorted({file.hex for files in of_versions for file in files})
     parameters = {f"file_{at}": file for at, file in enumerate(files)}

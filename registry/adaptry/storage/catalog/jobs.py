@@ -29,8 +29,8 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
 
-_MOST_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
-_LONGEST_LINE = 2_000
+_MAX_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
+_MAX_LINE = 2_000
 _DAY = 24 * 60  # minutes
 
 
@@ -45,8 +45,9 @@ class UnfinishedJob(NamedTuple):
 
 
 def rank_of(priority: int, submitted_at: datetime) -> int:
-    """The order of open jobs: the smallest first. A day of waiting counts as much as one number of priority,
-    so that no stream of urgent jobs makes another wait forever. In minutes, below 2³¹.
+    """The rank of an open job, in minutes, below 2³¹; the job with the smallest rank runs first. A day of
+    waiting counts as much as one step of priority, so that no stream of urgent jobs makes another job wait
+    forever.
     """
     return int(submitted_at.timestamp()) // 60 + priority * _DAY
 
@@ -77,7 +78,7 @@ def find(tx: Transaction, id: str) -> JobInfo | None:
 
 
 def row_of(tx: Transaction, id: str) -> JobRow | None:
-    """The row; for this package."""
+    """The row of a job; only for this package."""
     return tx.exec(select(JobRow).where(JobRow.id == id)).first()
 
 
@@ -87,7 +88,7 @@ def submitter(tx: Transaction, id: str) -> Identity:
 
 
 def submitter_of(tx: Transaction, row: JobRow) -> Identity:
-    """The same, of a row; for this package."""
+    """Like `submitter`, for a row; only for this package."""
     return current_rights(tx, row.by, row.rights)
 
 
@@ -110,9 +111,9 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob, ...]:
-    """Every unfinished job by rank, then by time of submission; or at least the first `most` of them of each
-    namespace with each requirements. (`Any`: `select` knows the types of four columns at most.)
+def unfinished(tx: Transaction, maximum: int | None = None) -> tuple[UnfinishedJob, ...]:
+    """Every unfinished job by rank, then by time of submission, or at least the first `maximum` of them of
+    each namespace with each requirements. (`Any`: `select` knows the types of four columns at most.)
     """
     is_open = col(JobRow.state).in_(OPEN)
     row = JobRow
@@ -126,12 +127,12 @@ def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob,
         row.needs,
     ]
     query = sa.select(*columns).where(is_open)
-    if most is not None:
+    if maximum is not None:
         # Those of one priority have their order; SQL does not compute ranks.
         group = (col(row.namespace), col(row.needs), col(row.priority))
         place = func.row_number().over(partition_by=group, order_by=col(row.key)).label("place")
         places = sa.select(col(row.key), place).where(is_open).subquery()
-        query = query.join(places, places.c.key == row.key).where(places.c.place <= most)
+        query = query.join(places, places.c.key == row.key).where(places.c.place <= maximum)
     found = [
         (rank_of(priority, submitted_at), key, id, attempts, namespace, needs)
         for priority, submitted_at, key, id, attempts, namespace, needs in tx.execute(query)
@@ -148,7 +149,9 @@ def has_unfinished(tx: Transaction) -> bool:
 
 @lru_cache(maxsize=256)
 def _needs(text: str) -> JobNeeds:
-    """Nearly all jobs have the same requirements, and runners read those of all open jobs again and again."""
+    """Parses a job's requirements. Cached, since nearly all jobs have the same ones, and runners read those
+    of all open jobs repeatedly.
+    """
     return JobNeeds.model_validate_json(text)
 
 
@@ -190,10 +193,10 @@ def reopen(tx: Transaction, id: str) -> None:
     tx.flush()
 
 
-def due_for_removal(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
+def due_for_removal(tx: Transaction, before: datetime, maximum: int) -> tuple[str, ...]:
     """Jobs that ended before that time, oldest first."""
     query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
-    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
+    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(maximum)).all())
 
 
 def delete(tx: Transaction, ids: Iterable[str]) -> None:
@@ -206,7 +209,7 @@ def delete(tx: Transaction, ids: Iterable[str]) -> None:
 
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
-    """The jobs among these that do not exist."""
+    """Those of the given jobs that do not exist."""
     requested = set(ids)
     return requested - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(requested))).all())
 
@@ -217,7 +220,7 @@ def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: d
     if row is None or row.key is None:
         return
     there = tx.exec(select(func.count()).where(col(JobLineRow.job_key) == row.key)).one()
-    lines = list(texts)[: max(0, _MOST_LINES - there)]
+    lines = list(texts)[: max(0, _MAX_LINES - there)]
     tx.add_all([JobLineRow(job_key=row.key, at=now, step=step, text=_clean(text)) for text in lines])
 
 
@@ -236,7 +239,7 @@ def log(tx: Transaction, id: str, cursor: str | None, limit: int) -> Page[LogLin
 
 
 def _clean(text: str) -> str:
-    return text.replace("\0", "\\0")[:_LONGEST_LINE]
+    return text.replace("\0", "\\0")[:_MAX_LINE]
 
 
 def _infos(tx: Transaction, rows: Iterable[JobRow]) -> tuple[JobInfo, ...]:

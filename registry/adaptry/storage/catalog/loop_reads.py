@@ -48,7 +48,7 @@ def current_run() -> object:
 
 
 def require_thread() -> None:
-    """Call it before anything that may block. A read on an event loop ends here, and is run again in a
+    """Must be called before anything that may block. A read on an event loop ends here, and is run again in a
     thread.
     """
     if is_on_loop():
@@ -99,7 +99,9 @@ class LoopSocket:
 
 
 class _NeedsThread(BaseException):
-    """Raised in a read on an event loop that would have to wait for something else than an answer."""
+    """Raised in a read on an event loop that would have to wait for anything other than an answer from the
+    database.
+    """
 
 
 class _LoopRead(greenlet):

@@ -56,7 +56,7 @@ class MetricKeys:
     def apply(self, tx: Transaction) -> None:
         """Makes a transaction use these keys. Call it whenever the transaction begins."""
         self.used = 0
-        if not isinstance(driver_of(tx), sqlite3.Connection):  # SQLite's keys do go back
+        if not isinstance(driver_of(tx), sqlite3.Connection):  # SQLite does reuse keys after a rollback
             tx.info[_KEYS] = self
 
     def next(self) -> int | None:

@@ -58,12 +58,14 @@ KNOWN = (
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = lazy_pattern(r"\d{4}")
-_FIRST = "adapters"  # a table that every schema has
-_OWN = "give Adaptry its own database"
+_FIRST = "adapters"  # this table is in every schema
+_REMEDY = "give Adaptry its own database"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a newer schema, `Conflict` for another program's database."""
+    """Updates the schema of a catalog. Raises `ProtocolMismatch` for a newer schema, `Conflict` for another
+    program's database.
+    """
     if database.has_schema(KNOWN[-1]):
         return
     with database.readers.connect() as connection:
@@ -87,7 +89,7 @@ def schema_of(connection: Connection) -> str | None:
         return None
     schema = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     if schema is not None and not _NUMBER.fullmatch(schema):
-        raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
+        raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_REMEDY}")
     if schema is not None and schema not in KNOWN:
         raise ProtocolMismatch(
             f"this registry's database has schema {schema} and this Adaptry supports up to {KNOWN[-1]}:"
@@ -102,9 +104,9 @@ def _require_ours(connection: Connection) -> None:
     if schema_of(connection) is None:
         others = sorted(there & set(orm.Row.metadata.tables))
         if others:
-            raise Conflict(f"this database has a table {others[0]} that another program created; {_OWN}")
+            raise Conflict(f"this database has a table {others[0]} that another program created; {_REMEDY}")
     elif _FIRST not in there:
-        raise Conflict(f"this database is another program's (it has no table {_FIRST}); {_OWN}")
+        raise Conflict(f"this database is another program's (it has no table {_FIRST}); {_REMEDY}")
 
 
 def upgrade(connection: Connection) -> None:

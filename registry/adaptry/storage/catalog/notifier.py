@@ -18,7 +18,7 @@ from adaptry.storage.catalog.dialect import CommitListener
 
 LOG = logging.getLogger("adaptry.storage.catalog")
 
-_LINGER = 60.0  # seconds that the thread keeps listening without waiters, since waiters come and go
+_IDLE_SECONDS = 60.0  # seconds that the thread keeps listening without waiters, since waiters come and go
 _PAUSES = 0.1, 5.0  # first and maximum seconds before listening is tried again after an error
 
 
@@ -112,7 +112,7 @@ class CommitNotifier:
         with self._changed:
             if self._thread is not threading.current_thread():
                 return False
-            if self._subscribed_count or time.monotonic() - self._left_at < _LINGER:
+            if self._subscribed_count or time.monotonic() - self._left_at < _IDLE_SECONDS:
                 return True
             self._thread = None
             if self._waking:

@@ -28,7 +28,7 @@ def _now_query() -> Selection:
     return sa.select(sa.func.current_timestamp(type_=orm.Moment()).label("now"))
 
 
-LAPSES = timedelta(seconds=120)
+DELETE_TIMEOUT = timedelta(seconds=120)
 """Time after which a deletion counts as abandoned: by its own clock, a process stops long before."""
 
 
@@ -62,7 +62,7 @@ def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
 def is_deleting(tx: Reads, digest: Digest) -> bool:
     """Whether a sweep is currently deleting these bytes."""
     return any(
-        row.deleting_since is not None and row.deleting_since > _now(tx) - LAPSES
+        row.deleting_since is not None and row.deleting_since > _now(tx) - DELETE_TIMEOUT
         for row in run_select(tx, _mark, {"digest": digest.hex})
     )
 
@@ -80,7 +80,7 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
     query = sm.select(orm.PendingDeleteRow).where(
         orm.PendingDeleteRow.since <= before, orm.PendingDeleteRow.digest > after
     )
-    has_lapsed = sm.col(orm.PendingDeleteRow.deleting_since) <= _now(tx) - LAPSES
+    has_lapsed = sm.col(orm.PendingDeleteRow.deleting_since) <= _now(tx) - DELETE_TIMEOUT
     is_free = sm.col(orm.PendingDeleteRow.deleting_since).is_(None) | has_lapsed
     rows = tx.exec(query.where(is_free).order_by(orm.PendingDeleteRow.digest).limit(limit))
     return [Digest(row.digest) for row in rows]
@@ -103,13 +103,13 @@ def start_delete(
 
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Completes the deletion that began at that time: the bytes may be uploaded again."""
-    mine = _mine(digests, began)
+    mine = _marked_by(digests, began)
     tx.execute(sa.delete(orm.PendingDeleteRow).where(*mine))
 
 
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Undoes `start_delete`: the blobs are marked again, as before."""
-    mine = _mine(digests, began)
+    mine = _marked_by(digests, began)
     tx.execute(sa.update(orm.PendingDeleteRow).where(*mine).values(deleting_since=None))
 
 
@@ -120,7 +120,7 @@ def _now(tx: Reads) -> datetime:
     return now
 
 
-def _mine(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+def _marked_by(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         sm.col(orm.PendingDeleteRow.digest).in_([digest.hex for digest in digests]),
         sm.col(orm.PendingDeleteRow.deleting_since) == began,

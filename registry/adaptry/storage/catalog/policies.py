@@ -58,7 +58,7 @@ class SeenPolicy(NamedTuple):
 
 
 def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo, ...]:
-    """The policies of an alias, in whatever capitals: those of the namespace, then those of the adapter."""
+    """The policies of an alias, ignoring case: those of the namespace, then those of the adapter."""
     name = adapter.name
     asked = {"folded": fold(alias), "namespace": name.namespace, "adapter": adapter.key}
     latest: dict[tuple[bool, str], Columns] = {
@@ -91,7 +91,7 @@ def versions(tx: Transaction, owner: PolicyOwner, alias: str) -> tuple[PolicyInf
 def append(
     tx: Transaction, owner: PolicyOwner, alias: str, text: str | None, at: datetime, by: str
 ) -> PolicyInfo:
-    """The next version of a policy; without a text, its removal."""
+    """Adds the next version of a policy; without a text, it removes the policy."""
     was = versions(tx, owner, alias)
     row = PolicyRow(
         namespace=owner.namespace,

@@ -18,7 +18,7 @@ from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.refs import AdapterName
-from adaptry.registry.inbox import MOST_FILES_OF_ONE, KeptResults, PostedFile
+from adaptry.registry.inbox import MAX_FILES_OF_ONE, KeptResults, PostedFile
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import is_among
@@ -88,7 +88,9 @@ def kept_samples(tx: Transaction, results: PostedFileRow) -> Sequence[PostedFile
 
 
 def kept_use(tx: Transaction, namespace: str, by: str | None = None) -> tuple[int, int]:
-    """How many files are kept apart in a namespace, and their bytes: of all, or of one principal."""
+    """The number of files that are kept apart in a namespace, and their total size: of all principals, or of
+    one.
+    """
     query = select(func.count(), func.coalesce(func.sum(PostedFileRow.stored), 0)).where(
         PostedFileRow.namespace == namespace, _IS_KEPT
     )
@@ -99,7 +101,7 @@ def kept_use(tx: Transaction, namespace: str, by: str | None = None) -> tuple[in
 
 
 def posted_by(tx: Transaction, namespace: str, by: str, limit: int) -> tuple[PostedFile, ...]:
-    """Newest first."""
+    """The files that a principal posted, newest first."""
     query = (
         select(PostedFileRow)
         .where(PostedFileRow.namespace == namespace, PostedFileRow.posted_by == by)
@@ -144,7 +146,9 @@ def page(
 
 
 def delete(tx: Transaction, results: PostedFileRow) -> None:
-    """Deletes results, and all samples that are kept apart with them: those that newer ones replace too."""
+    """Deletes results and all samples in the inbox that belong to them, also those that newer samples
+    replace.
+    """
     tx.execute(sa.delete(PostedFileRow).where(col(PostedFileRow.id) == results.id))
     tx.execute(sa.delete(PostedFileRow).where(*_kept_samples_of(results)))
 
@@ -155,7 +159,7 @@ def expire_receipts(tx: Transaction, namespace: str, by: str, now: datetime) -> 
     tx.execute(sa.delete(PostedFileRow).where(is_receipt, col(PostedFileRow.posted_at) < now - _RECEIPTS))
     own = (col(PostedFileRow.namespace) == namespace, col(PostedFileRow.posted_by) == by, is_receipt)
     newest = select(PostedFileRow.id).where(*own).order_by(col(PostedFileRow.id).desc())
-    oldest_kept = tx.exec(newest.offset(MOST_FILES_OF_ONE).limit(1)).first()
+    oldest_kept = tx.exec(newest.offset(MAX_FILES_OF_ONE).limit(1)).first()
     if oldest_kept is not None:
         tx.execute(sa.delete(PostedFileRow).where(*own, col(PostedFileRow.id) <= oldest_kept))
 

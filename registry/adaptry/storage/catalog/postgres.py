@@ -49,9 +49,13 @@ _LOCK = int.from_bytes(b"adaptry", "big")
 _READERS = 12  # connections of one process for readers with a session; more readers wait
 _CHANNEL = "adaptry_events"
 _NOTIFY = f"NOTIFY {_CHANNEL}".encode()  # delivered when the transaction commits, or never
-_LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
-_LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
-_AWAY = "the registry's database is not answering; try again in a moment (the server's log has the details)"
+# Seconds between polls for events without a notification, as behind a pooler without LISTEN.
+_POLL_INTERVAL = 1.0
+# Seconds without a statement after which a writer counts as dead and loses its lock.
+_WRITER_IDLE_SECONDS = 60
+_NOT_ANSWERING = (
+    "the registry's database is not answering; try again in a moment (the server's log has the details)"
+)
 LIBPQ: dict[str, Any] = {  # for every connection, including the job engine's; `Any`: options have many types
     # A server that disappears silently is detected within a minute.
     "keepalives_idle": 20,
@@ -157,7 +161,7 @@ def _address(url: str) -> URL:
 
 @contextmanager
 def _in_thread() -> Iterator[None]:
-    """Around reads with a session."""
+    """The context of reads with a session."""
     from adaptry.storage.catalog.loop_reads import require_thread
 
     require_thread()
@@ -190,7 +194,7 @@ def _lock_statement(busy_timeout: float) -> str:
     """Takes the lock of writers, at the beginning of a transaction."""
     return (
         f"SELECT set_config('lock_timeout', '{int(busy_timeout * 1000)}ms', true),"
-        f" set_config('idle_in_transaction_session_timeout', '{_LONGEST_PAUSE}s', true),"
+        f" set_config('idle_in_transaction_session_timeout', '{_WRITER_IDLE_SECONDS}s', true),"
         f" pg_advisory_xact_lock({_LOCK})"
     )
 
@@ -208,7 +212,7 @@ def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
             newest = row[0] if row else None
             yield newest != last
             if not list(connection.notifies(timeout=0)):
-                wait_readable(_LOOKS, connection.fileno(), stop.fileno())
+                wait_readable(_POLL_INTERVAL, connection.fileno(), stop.fileno())
                 list(connection.notifies(timeout=0))
 
 
@@ -245,7 +249,7 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
             f"cannot reach the database {where}: {_line(error)}; check that it is running,"
             " has disk space and a free connection, and that its address, name, user and password are right"
         )
-        return Unavailable(message, public_message=_AWAY) if is_lost else None
+        return Unavailable(message, public_message=_NOT_ANSWERING) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
             return busy_error()
@@ -265,18 +269,20 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
                 public_message="the registry's database is damaged; the server's log has the details",
             )
         case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
-            return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)
+            return Unavailable(
+                f"cannot use the database {where}: {_line(error)}", public_message=_NOT_ANSWERING
+            )
         case _, "25006":
             return Unavailable(
                 f"the database {where} may not be written to: {_line(error)};"
                 " if it is a standby, use its primary",
-                public_message=_AWAY,
+                public_message=_NOT_ANSWERING,
             )
         case _, "42501":
             return Unavailable(
                 f"the database {where} refuses this to its user: {_line(error)}; its tables should be"
                 " owned by the role that Adaptry connects as",
-                public_message=_AWAY,
+                public_message=_NOT_ANSWERING,
             )
     return None
 

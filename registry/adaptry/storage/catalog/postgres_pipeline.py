@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from adaptry.storage.catalog.prepared_changes import Changes
 
-MOST_PREPARED = 300
+MAX_PREPARED = 300
 """Statements of a connection, which the server keeps in memory until it is closed."""
 _SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ class Pipeline:
         self.is_usable = True
 
     def send(self, statement: ServerStatement, values: Sequence[Buffer | None]) -> None:
-        """The same for a prepared statement."""
+        """Like `send_text`, for a prepared statement."""
         if not self._is_ready:
             self._get_ready()
         self.is_usable = False
@@ -229,7 +229,7 @@ class Pipeline:
                 raise error_from_result(result)
             if libpq.is_busy():
                 self._wait()
-            libpq.get_result()  # None, which ends it
+            libpq.get_result()  # None ends the results of a statement
             results.append(result)
             self._expected -= 1
             if not self._expected:
@@ -251,7 +251,7 @@ class Pipeline:
         self._on_loop.wait()
 
     def _receive_idle(self) -> None:
-        """Takes what arrives between two reads on an event loop, such as the end of a transaction."""
+        """Receives data that arrives between two reads on an event loop, such as the end of a transaction."""
         try:
             self._libpq.consume_input()
         except psycopg.Error:  # the next read finds the connection broken
@@ -346,7 +346,7 @@ def as_text(value: object) -> bytes | None:
 
 
 def as_texts(values: Iterable[object]) -> list[Buffer | None]:
-    """The same for each of several values."""
+    """Like `as_text`, for several values."""
     return [
         value.encode() if type(value) is str and "\0" not in value else as_text(value) for value in values
     ]

@@ -30,7 +30,7 @@ class SnapshotProbe:
             self._libpq = self._connection.pgconn
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
-            self._socket = self._libpq.socket  # libpq does not tell it after the connection was lost
+            self._socket = self._libpq.socket  # libpq does not report it once the connection is lost
         except psycopg.Error as error:
             raise ConnectionError(str(error)) from error
 
@@ -39,7 +39,7 @@ class SnapshotProbe:
         return self._socket
 
     def ask(self) -> None:
-        """Sends the query."""
+        """Sends the query for the snapshot."""
         try:
             self._libpq.send_query_params(_QUERY, None)
             self._libpq.pipeline_sync()

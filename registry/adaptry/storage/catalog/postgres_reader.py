@@ -23,7 +23,7 @@ _PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
 """For searches: which index is best depends on the values. By default, PostgreSQL plans a statement five
 times, and from then on may use a generic plan, which reads all versions with a common term.
 """
-_MOST_KEPT = 1024  # values of a kind
+_MAX_CACHED = 1024  # values of a kind
 Sent: TypeAlias = "tuple[PostgresStatement, Sequence[Buffer | None]]"
 """A statement, and its parameters in PostgreSQL's form."""
 
@@ -32,7 +32,7 @@ class PostgresReader(Pipeline):
     """A connection for read-only transactions."""
 
     def __init__(self, connection: psycopg.Connection, names: PreparedNames) -> None:
-        """`connection` commits by itself."""
+        """`connection` is in autocommit mode."""
         super().__init__(connection, names)
         self._kept: dict[str, dict[Any, Any]] = {}
         self._kept_of = ""  # the snapshot from which it was computed
@@ -61,12 +61,12 @@ class PostgresReader(Pipeline):
         if snapshot != self._kept_of:
             self._kept, self._kept_of = {}, snapshot
         kept = self._kept.setdefault(kind, {})
-        if len(kept) > _MOST_KEPT:
+        if len(kept) > _MAX_CACHED:
             kept.clear()
         return kept
 
     def end_transaction(self) -> None:
-        """Ends it, without waiting for the answer."""
+        """Ends the transaction, without waiting for the answer."""
         if not (self.is_usable and self._is_begun):
             return
         try:

@@ -15,15 +15,15 @@ import psycopg
 
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.loop_reads import current_run, is_on_loop, require_thread
-from adaptry.storage.catalog.postgres_pipeline import MOST_PREPARED, PreparedNames
+from adaptry.storage.catalog.postgres_pipeline import MAX_PREPARED, PreparedNames
 from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 from adaptry.storage.catalog.postgres_reader import PostgresReader
 from adaptry.storage.catalog.postgres_reads import LastStatements, PostgresReads, RepeatedPostgresReads
 from adaptry.storage.catalog.prepared import ErrorTranslator
 
 Result = TypeVar("Result")
-_MOST = 10  # connections of threads; more readers wait
-_MOST_ON_LOOP = 6  # connections of reads on an event loop; more are run in threads
+_MAX_CONNECTIONS = 10  # connections of threads; more readers wait
+_MAX_LOOP_CONNECTIONS = 6  # connections of reads on an event loop; more are run in threads
 
 
 class PostgresReaders:
@@ -34,8 +34,8 @@ class PostgresReaders:
         self._connect = connect
         self._busy_timeout = busy_timeout
         self._translate_error = translate_error
-        self._places = threading.BoundedSemaphore(_MOST)
-        self._places_on_loop = threading.BoundedSemaphore(_MOST_ON_LOOP)
+        self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._places_on_loop = threading.BoundedSemaphore(_MAX_LOOP_CONNECTIONS)
         self._lock = threading.Lock()
         self._idle: list[PostgresReader] = []
         self._idle_on_loop: list[PostgresReader] = []
@@ -101,7 +101,7 @@ class PostgresReaders:
         finally:
             try:
                 if reads.reader is not None:
-                    self._give_back(reads.reader)
+                    self._release(reads.reader)
             finally:
                 places.release()
 
@@ -112,7 +112,7 @@ class PostgresReaders:
     def read_with_snapshot(
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, str | None]:
-        """As `Catalog.read_with_snapshot`."""
+        """See `Catalog.read_with_snapshot`."""
         with self.read_together(is_search=is_search, reports_snapshot=True, about=about) as reads:
             return read(), reads.snapshot
 
@@ -137,16 +137,18 @@ class PostgresReaders:
         require_thread()
         return PostgresReader(self._connect(), self._names)
 
-    def _give_back(self, reader: PostgresReader) -> None:
+    def _release(self, reader: PostgresReader) -> None:
         try:
             reader.end_transaction()
         except BaseException:  # the end of the transaction cannot be sent now
             reader.close()
             raise
         # A read on an event loop may have used any connection, and keeps it.
-        idle, most = (self._idle_on_loop, _MOST_ON_LOOP) if is_on_loop() else (self._idle, _MOST)
+        idle, maximum = (
+            (self._idle_on_loop, _MAX_LOOP_CONNECTIONS) if is_on_loop() else (self._idle, _MAX_CONNECTIONS)
+        )
         with self._lock:
-            is_kept = reader.is_usable and reader.prepared < MOST_PREPARED and len(idle) < most
+            is_kept = reader.is_usable and reader.prepared < MAX_PREPARED and len(idle) < maximum
             if is_kept and not self._is_closed:
                 idle.append(reader)
                 return

@@ -22,10 +22,10 @@ from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Que
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_MOST_SUBJECTS = 1024  # subjects whose statements are remembered
-_MOST_STATEMENTS = 24  # per subject
-_MOST_PARAMETERS = 24  # per statement
-_LONGEST = 256  # characters or elements of a parameter
+_MAX_SUBJECTS = 1024  # subjects whose statements are remembered
+_MAX_STATEMENTS = 24  # per subject
+_MAX_PARAMETERS = 24  # per statement
+_MAX_PARAMETER_LENGTH = 256  # characters or elements of a parameter
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 Key: TypeAlias = "tuple[Any, ...]"
 """A statement and its parameters (`key_of`). (`Any`: values of any type.)"""
@@ -64,7 +64,9 @@ class PostgresReads(PreparedReads):
 
     @property
     def snapshot(self) -> str | None:
-        """As a `SnapshotProbe` reports it, if `reports_snapshot`; None if nothing has been read."""
+        """The snapshot, as a `SnapshotProbe` reports it, if `reports_snapshot`; None if nothing has been
+        read.
+        """
         return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -98,7 +100,9 @@ class PostgresReads(PreparedReads):
         return self._translate_error(error) or error
 
     def _begun(self, sent: Sequence[Sent]) -> tuple[PostgresReader, Sequence[PGresult]]:
-        """Begins with the first statements. A connection that broke while it was idle is replaced."""
+        """Begins the transaction with its first statements. A connection that broke while it was idle is
+        replaced.
+        """
         while True:
             reader = self._open()
             try:
@@ -162,15 +166,17 @@ class LastStatements:
         self._of.pop(subject, None)
 
     def note(self, subject: object, asked: Collection[Key]) -> None:
-        """Remembers them if they and their parameters are few and short: subjects are chosen by callers."""
-        if len(asked) > _MOST_STATEMENTS or any(map(_is_long, asked)):
+        """Remembers the statements if they and their parameters are few and short, since callers choose the
+        subjects.
+        """
+        if len(asked) > _MAX_STATEMENTS or any(map(_is_long, asked)):
             return
-        if len(self._of) >= _MOST_SUBJECTS:
+        if len(self._of) >= _MAX_SUBJECTS:
             self._of.clear()
         self._of[subject] = tuple(asked)
 
 
 def _is_long(key: Key) -> bool:
-    return len(key) // 2 > _MOST_PARAMETERS or any(
-        isinstance(value, Sized) and len(value) > _LONGEST for value in key[1:]
+    return len(key) // 2 > _MAX_PARAMETERS or any(
+        isinstance(value, Sized) and len(value) > _MAX_PARAMETER_LENGTH for value in key[1:]
     )

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.postgres_pipeline import (
     DIALECT,
-    MOST_PREPARED,
+    MAX_PREPARED,
     Pipeline,
     PreparedNames,
     ServerStatement,
@@ -70,8 +70,8 @@ class PostgresWriter:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it can be used for the next transaction."""
-        return self._pipeline.is_usable and not self._had_error and self._pipeline.prepared < MOST_PREPARED
+        """Whether the connection can be used for the next transaction."""
+        return self._pipeline.is_usable and not self._had_error and self._pipeline.prepared < MAX_PREPARED
 
     def begin(self, statement: ServerStatement, *, is_durable: bool) -> None:
         """Waits for the writers' lock, which `statement` takes."""
@@ -94,7 +94,7 @@ class PostgresWriter:
         self._pipeline.send(made, made.values(parameters))
 
     def count_changed(self, statement: Changes, parameters: Mapping[str, object]) -> int:
-        """The same; returns the number of changed rows."""
+        """Like `change`; returns the number of changed rows."""
         self.change(statement, parameters)
         return self._pipeline.receive().command_tuples or 0
 

@@ -35,7 +35,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
 
-_KEPT = 256  # statements
+_CACHE_SIZE = 256  # statements
 _COUNT = bindparam("count", type_=Integer())
 
 Selection: TypeAlias = Select[Any]
@@ -59,23 +59,23 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
-    """Several shapes, joined by `and_` or `or_`; or one, negated by `not_`."""
+class _BooleanPredicate:
+    """Several shapes, joined by `and_` or `or_`, or a single shape, negated by `not_`."""
 
     join: Callable[..., ColumnElement[bool]]
-    parts: tuple[Shape | _Joined | _Within, ...]
+    parts: tuple[Shape | _BooleanPredicate | _InSubquery, ...]
 
     def expression(self, names: Iterator[str]) -> ColumnElement[bool]:
         return self.join(*(part.expression(names) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
-class _Within:
+class _InSubquery:
     """Whether a column has one of the keys that `selection` returns if it is restricted by `part`."""
 
     column: ColumnElement[int]
     selection: Selection
-    part: Shape | _Joined | _Within
+    part: Shape | _BooleanPredicate | _InSubquery
 
     def expression(self, names: Iterator[str]) -> ColumnElement[bool]:
         return self.column.in_(self.selection.where(self.part.expression(names)).correlate(None))
@@ -85,7 +85,7 @@ class _Within:
 class Predicate:
     """A shape with its values, in the order of its parameters."""
 
-    shape: Shape | _Joined | _Within
+    shape: Shape | _BooleanPredicate | _InSubquery
     values: tuple[object, ...] = ()
 
 
@@ -120,13 +120,13 @@ def negated(one: Predicate) -> Predicate:
 
 
 def _joined(join: Callable[..., ColumnElement[bool]], predicates: Sequence[Predicate]) -> Predicate:
-    shape = _Joined(join, tuple(one.shape for one in predicates))
+    shape = _BooleanPredicate(join, tuple(one.shape for one in predicates))
     return Predicate(shape, tuple(value for one in predicates for value in one.values))
 
 
-def within(column: ColumnElement[int], selection: Selection, where: Predicate) -> Predicate:
+def in_subquery(column: ColumnElement[int], selection: Selection, where: Predicate) -> Predicate:
     """Whether `column` has one of the keys that `selection` (of one column) returns where `where` holds."""
-    return Predicate(_Within(column, selection, where.shape), where.values)
+    return Predicate(_InSubquery(column, selection, where.shape), where.values)
 
 
 def one_of(tx: Reads, column: ColumnElement[Any], values: Iterable[int | str]) -> Predicate:
@@ -193,7 +193,7 @@ def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -
     return keys
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _in_one_row(statement: Selection) -> Selection:
     """Collects the keys into a JSON array. A subquery with a limit keeps its order."""
     (key,) = statement.subquery().c
@@ -213,9 +213,9 @@ def _bound(
     return statement, {**(parameters or {}), **named}
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _statement(
-    selection: Selection, shapes: tuple[Shape | _Joined | _Within, ...], order: Order | None
+    selection: Selection, shapes: tuple[Shape | _BooleanPredicate | _InSubquery, ...], order: Order | None
 ) -> Selection:
     names = (f"value_{number}" for number in count())
     statement = selection.where(*(shape.expression(names) for shape in shapes))
@@ -225,8 +225,8 @@ def _statement(
     return statement.order_by(*directed).limit(_COUNT)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _in_one_array(statement: Selection) -> Selection:
-    """The same for PostgreSQL; None if there are none."""
+    """Like `_in_one_row`, for PostgreSQL; the result is None if there are no keys."""
     (key,) = statement.subquery().c
     return select(func.array_agg(key).label("keys"))

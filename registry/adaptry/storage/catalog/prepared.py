@@ -36,9 +36,9 @@ _CACHE = 1000  # KiB of the database kept by each connection; the system keeps t
 _SEARCH_CACHE = 2000  # the same for connections that search: one search may read 1.5 MB
 DRIVER = "adaptry_driver"
 """Key in the `info` of a transaction whose connection of the driver is known."""
-_MOST_KEPT = 1024  # values of one kind that a connection keeps
-_KEPT = 4  # connections kept for later; more are opened if more threads read at once
-_KEPT_FOR_SEARCHES = 2
+_MAX_CACHED = 1024  # values of one kind that a connection keeps
+_IDLE_CONNECTIONS = 4  # connections kept for later; more are opened if more threads read at once
+_IDLE_SEARCH_CONNECTIONS = 2
 _IDLE = 1.0  # seconds after which an idle connection need not keep pages
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
@@ -46,7 +46,7 @@ Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 
 
 class _Reader:
-    """A connection that only reads, and what was kept of its reads since the last commit."""
+    """A read-only connection, and the values that were kept from its reads since the last commit."""
 
     def __init__(self, path: str, timeout: float, cache: int) -> None:
         self.connection = _connect(path, timeout)
@@ -57,21 +57,21 @@ class _Reader:
         self._kept: dict[str, dict[Any, Any]] = {}
 
     def drop_outdated(self) -> None:
-        """Drops what was kept, if any process has committed since. Call it in a transaction."""
+        """Drops the kept values if any process has committed since. Must be called in a transaction."""
         (commit,) = self.connection.execute("PRAGMA data_version").fetchone()
         if commit != self._commit:
             self._kept.clear()
         self._commit = commit
 
     def shrink(self) -> None:
-        """Frees the database's pages that it keeps."""
+        """Frees the pages of the database that the connection keeps in memory."""
         self.connection.execute("PRAGMA shrink_memory")
         self.is_small = True
 
     def kept(self, kind: str) -> dict[Any, Any]:
         """(`Any`: keys and values of any kind.)"""
         kept = self._kept.setdefault(kind, {})
-        if len(kept) > _MOST_KEPT:
+        if len(kept) > _MAX_CACHED:
             kept.clear()
         return kept
 
@@ -181,7 +181,7 @@ class PreparedReaders:
                 connection.rollback()
             raise
         finally:
-            self._give_back(reader, is_search=is_search)
+            self._release(reader, is_search=is_search)
 
     def schema(self) -> str | None:
         """The number of the database's schema, as `migrate` counts them; None if it is not in WAL mode."""
@@ -193,7 +193,7 @@ class PreparedReaders:
                 found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return str(found[0]) if found and mode == "wal" else None
         finally:
-            self._give_back(reader)
+            self._release(reader)
 
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
@@ -201,7 +201,7 @@ class PreparedReaders:
     def read_with_snapshot(
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, None]:
-        """As `Catalog.read_with_snapshot`."""
+        """See `Catalog.read_with_snapshot`."""
         return read(), None
 
     def open_probe(self) -> None:
@@ -236,13 +236,13 @@ class PreparedReaders:
                 idle[:] = [reader for reader in idle if reader not in unused]
             for reader in unused:
                 reader.shrink()
-                self._give_back(reader, is_search=idle is self._idle_for_searches)
+                self._release(reader, is_search=idle is self._idle_for_searches)
 
-    def _give_back(self, reader: _Reader, *, is_search: bool = False) -> None:
+    def _release(self, reader: _Reader, *, is_search: bool = False) -> None:
         reader.last_used = time.monotonic()
         with self._lock:
             idle = self._idle_for_searches if is_search else self._idle
-            if len(idle) < (_KEPT_FOR_SEARCHES if is_search else _KEPT):
+            if len(idle) < (_IDLE_SEARCH_CONNECTIONS if is_search else _IDLE_CONNECTIONS):
                 idle.append(reader)
                 return
         reader.connection.close()

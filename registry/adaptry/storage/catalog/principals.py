@@ -95,8 +95,8 @@ def page(
     after: str | None,
     limit: int,
 ) -> tuple[PrincipalInfo, ...]:
-    """At most `limit` principals after that name, in name order: those that meet all conditions of `which`,
-    and one of `any_of` if there are any. Each of the latter is a query, which walks its own index.
+    """A page of at most `limit` principals after that name, in name order: those that meet all conditions of
+    `which`, and one of `any_of` if there are any. Each of the latter is a query, which scans its own index.
     """
     query = select(PrincipalRow).where(*which).order_by(PrincipalRow.name).limit(limit)
     if after is not None:
@@ -152,12 +152,12 @@ def current_grants(tx: Transaction, principal: int) -> tuple[Grant, ...]:
 
 
 def enabled_grants(tx: Reads, principal: int) -> tuple[Grant, ...]:
-    """The same as `current_grants`, of a principal that is known not to be disabled."""
+    """Like `current_grants`, for a principal that is known not to be disabled."""
     return tuple(to_grant(row, row.group_name) for row in run_select(tx, _GRANTED, {"principal": principal}))
 
 
 def to_grant(row: GrantRow | Columns, group: str | None) -> Grant:
-    """A row as the grant that it stores; `group` is the name of the group that has it."""
+    """The grant that a row stores; `group` is the name of the group that has it."""
     conditions = tuple(map(Condition.parse, decode_list(row.conditions)))
     return Grant(row.permission, Resource(row.namespace, row.names), conditions, row.id, group)
 
@@ -205,8 +205,8 @@ def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalReco
 def groups(
     tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, member_limit: int
 ) -> tuple[GroupInfo, ...]:
-    """At most `limit` groups after the name `after`, in name order, each with its first members: all groups,
-    or those of a principal.
+    """A page of at most `limit` groups after the name `after`, in name order, each with its first members:
+    all groups, or those of a principal.
     """
     query = select(GroupRow).order_by(GroupRow.name).limit(limit)
     if of is not None:
@@ -252,7 +252,7 @@ def _group(tx: Transaction, row: GroupRow, size: int, member_limit: int | None) 
 
 
 def _sizes(tx: Transaction, keys: Sequence[int]) -> dict[int, int]:
-    """How many members groups have; those without any are left out."""
+    """The number of members of each group; groups without members are left out."""
     query = (
         select(GroupMemberRow.group_id, func.count())
         .where(col(GroupMemberRow.group_id).in_(keys))

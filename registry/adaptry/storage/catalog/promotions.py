@@ -116,7 +116,7 @@ def record(
 def page(
     tx: Transaction, adapter: AdapterRecord, alias: str | None, cursor: str | None, limit: int
 ) -> Page[PromotionInfo]:
-    """Newest first."""
+    """A page of promotions, newest first."""
     about = f"promotions {adapter.key} {alias!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = select(PromotionRow).where(PromotionRow.adapter_id == adapter.key)
@@ -131,7 +131,7 @@ def page(
 
 
 def find(tx: Transaction, id: int) -> PromotionRecord | None:
-    """With the name that the adapter has now."""
+    """The promotion with this number, with the adapter's current name."""
     if not 0 < id <= cursors.BIG_INTEGER:
         return None
     row = tx.get(PromotionRow, id)

@@ -28,7 +28,7 @@ from adaptry.storage.catalog.statement_texts import (
 _SIZE = 1 << 20  # maximum bytes of a version's manifest
 
 
-def find_quickly(reads: PreparedReads, ref: Ref) -> VersionToPull | None:
+def try_find(reads: PreparedReads, ref: Ref) -> VersionToPull | None:
     """The version that a ref selects. None unless there is exactly one, which is active, has its manifest,
     and has no file that is known to be damaged.
     """

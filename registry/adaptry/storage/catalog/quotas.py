@@ -37,7 +37,7 @@ def effective(tx: Reads, subject: QuotaSubject) -> QuotaLimits:
 
 
 def every(tx: Reads) -> dict[QuotaSubject, QuotaLimits]:
-    """All that are set, in order of scope and name."""
+    """All limits that are set, in order of scope and name."""
     return {QuotaSubject(row.scope, row.name): _limits(row) for row in run_select(tx, _every, {})}
 
 

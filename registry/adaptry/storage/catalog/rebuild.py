@@ -204,7 +204,7 @@ OwnedCopy = tuple[Digest, AdapterName | Digest, Digest | None, str]
 
 
 def iter_owned_copies(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[OwnedCopy]:
-    """All places of these files."""
+    """Every copy of these files that an owner has."""
     if not wanted:
         return
     for revision, data in scan.manifests(catalog):

@@ -31,7 +31,9 @@ class ResolvedRef:
     versions: tuple[Columns, ...]
 
     def version(self, selector: Selector) -> Columns | None:
-        """Raises `Conflict` for a digest prefix that several versions share."""
+        """The version that the selector means. Raises `Conflict` for a digest prefix that several versions
+        share.
+        """
         if len(self.versions) > 1:
             assert isinstance(selector, ByDigest)
             raise Conflict(
@@ -135,7 +137,7 @@ def by_digest() -> Selection:
 
 @lru_cache(maxsize=64)
 def _selection_of(kinds: tuple[type[Selector], ...]) -> CombinedSelection:
-    """The same for several refs; the column `at` is the place of each."""
+    """Like `_selection`, for several refs; the column `at` is the place of each."""
     parts = []
     for at, kind in enumerate(kinds):
         part = _selection(kind, f"_{at}").subquery(f"ref_{at}")  # SQLite allows a limit only in a subquery

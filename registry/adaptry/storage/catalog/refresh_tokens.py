@@ -25,7 +25,9 @@ class RefreshToken(NamedTuple):
     token_until: datetime | None
 
     def may_be_used(self, now: datetime) -> bool:
-        """The first time, or once more because the answer may have been lost."""
+        """Whether the token may be exchanged: for the first time, or once more because the answer may have
+        been lost.
+        """
         return self.used_at is None or (self.retry_until is not None and now < self.retry_until)
 
 
@@ -52,7 +54,7 @@ def find(tx: Transaction, secret_sha256: str) -> RefreshToken | None:
 
 
 def count_issued(tx: Transaction, family: str, since: datetime) -> int:
-    """How many of a family were issued since then."""
+    """The number of tokens of a family that were issued since that time."""
     query = select(func.count()).where(
         RefreshTokenRow.family == family, col(RefreshTokenRow.created_at) > since
     )

@@ -53,10 +53,10 @@ def finish_removal(tx: Transaction, adapter: int) -> None:
         pass
 
 
-def _remove(tx: Transaction, table: sa.Table, adapter: int, most: int) -> int:
-    """Removes at most `most` rows of an adapter. Returns how many it found, up to one more."""
-    query = sa.select(table.c.id).where(table.c.adapter_id == adapter).limit(most + 1)
+def _remove(tx: Transaction, table: sa.Table, adapter: int, limit: int) -> int:
+    """Removes at most `limit` rows of an adapter. Returns how many it found, at most `limit` + 1."""
+    query = sa.select(table.c.id).where(table.c.adapter_id == adapter).limit(limit + 1)
     keys = [row.id for row in tx.execute(query)]
     # The keys are listed: PostgreSQL could estimate that a range of them is most of the table.
-    tx.execute(table.delete().where(table.c.id.in_(keys[:most])))
+    tx.execute(table.delete().where(table.c.id.in_(keys[:limit])))
     return len(keys)

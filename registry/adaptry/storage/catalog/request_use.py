@@ -15,9 +15,9 @@ from sqlalchemy import Connection, text
 
 from adaptry.core.quotas import QuotaSubject
 
-MOST = 500
+MAX_BATCH = 500
 """Charges in one round at most."""
-LONGEST_DEBT = 120.0
+MAX_DEBT_SECONDS = 120.0
 """Seconds that a name's requests are paid for in advance at most, whatever was charged: its minute, and a
 minute for requests that were admitted before the processes knew of each other's.
 """
@@ -27,7 +27,7 @@ _CLOCKS = {
 }
 _LARGER = {"postgresql": "greatest", "sqlite": "max"}
 _SMALLER = {"postgresql": "least", "sqlite": "min"}
-_PATIENCE = text("SET LOCAL statement_timeout = '2s'")
+_SET_TIMEOUT = text("SET LOCAL statement_timeout = '2s'")
 
 
 class RequestCharge(NamedTuple):
@@ -45,11 +45,11 @@ def charge(connection: Connection, charges: Iterable[RequestCharge]) -> dict[Quo
     paid for: negative if they have been for a while.
     """
     ordered = sorted(charges)  # two processes that charge the same names cannot wait for each other in a ring
-    assert 0 < len(ordered) <= MOST
+    assert 0 < len(ordered) <= MAX_BATCH
     if (system := connection.dialect.name) == "postgresql":
-        connection.execute(_PATIENCE)
+        connection.execute(_SET_TIMEOUT)
     rows = connection.execute(text(_statement(system, len(ordered))), _values(ordered))
-    return {QuotaSubject(scope, name): min(ahead, LONGEST_DEBT) for scope, name, ahead in rows}
+    return {QuotaSubject(scope, name): min(ahead, MAX_DEBT_SECONDS) for scope, name, ahead in rows}
 
 
 def _statement(system: str, count: int) -> str:
@@ -61,7 +61,7 @@ def _statement(system: str, count: int) -> str:
         f"INSERT INTO request_use (scope, name, idle_at, cost) VALUES {values}"
         f" ON CONFLICT (scope, name) DO UPDATE SET cost = excluded.cost, idle_at = {smaller}("
         f"{larger}(request_use.idle_at, excluded.idle_at - excluded.cost) + excluded.cost,"
-        f" {clock} + {LONGEST_DEBT}) RETURNING scope, name, idle_at - {clock}"
+        f" {clock} + {MAX_DEBT_SECONDS}) RETURNING scope, name, idle_at - {clock}"
     )
 
 

@@ -17,7 +17,7 @@ from adaptry.storage.catalog.principals import current_grants, find
 
 
 def encode_rights(identity: Identity) -> str:
-    """Everything but the name."""
+    """Encodes all of an identity except its name."""
     limit = identity.limit
     return json.dumps(
         {
@@ -62,7 +62,7 @@ def rights_of_name(tx: Transaction, name: str) -> Identity | None:
 
 
 def current_rights(tx: Transaction, name: str, text: str) -> Identity:
-    """The current rights."""
+    """The current rights of the principal whose rights were stored."""
     stored = decode_rights(name, text)
     if stored.principal is None:
         return stored

@@ -21,7 +21,7 @@ from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.versions import manifest
 
-_MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
+_MAX_COMPARED = 20  # maximum number of versions with the same weights to compare
 
 
 @statement
@@ -34,7 +34,7 @@ def _same_weights() -> Selection:
             tables.versions.c.state.in_(("active", "deprecated")),
         )
         .order_by(tables.versions.c.number.desc())
-        .limit(_MOST_ALIKE)
+        .limit(_MAX_COMPARED)
     )
 
 

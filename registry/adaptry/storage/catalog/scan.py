@@ -13,11 +13,11 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AdapterRow, CommitRow, EpochRow, EventRow, FileRow, RevisionRow, Row
 
-_AT_ONCE = 200
+_BATCH = 200
 
 
 def is_empty(catalog: Catalog) -> bool:
-    """Whether it has no rows except its first epoch's, as a new catalog."""
+    """Whether the catalog has no rows except its first epoch's, as a new catalog."""
     some = (table for table in Row.metadata.tables.values() if table.name != EpochRow.__tablename__)
     tables = sorted(some, key=lambda table: table.name != EventRow.__tablename__)
     with catalog.read() as tx:
@@ -32,7 +32,7 @@ def manifests(catalog: Catalog) -> Iterator[tuple[Digest, bytes]]:
     while True:
         with catalog.read() as tx:
             query = select(RevisionRow).where(RevisionRow.digest > after).order_by(RevisionRow.digest)
-            rows = tx.exec(query.limit(_AT_ONCE)).all()
+            rows = tx.exec(query.limit(_BATCH)).all()
         if not rows:
             return
         for row in rows:

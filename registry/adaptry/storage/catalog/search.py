@@ -1,7 +1,7 @@
 """Search: the versions that meet a query's conditions, in an order, page by page.
 
 The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions can meet a condition,
-these are listed from its index, and all conditions are tested on each. Otherwise a walk through an index of
+these are listed from its index, and all conditions are tested on each. Otherwise a scan of an index of
 the order gives candidates, window by window, until a page is full. Without an order, that is the sparsest
 list among the terms; versions that have one of several terms, such as the namespaces of a reader, are in
 several lists, which are followed together (`term_windows`).
@@ -29,18 +29,18 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import search_conditions
 from adaptry.storage.catalog.cursor_seal import CursorSeal
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_scans import IndexScan
 from adaptry.storage.catalog.predicates import is_postgres
 from adaptry.storage.catalog.search_condition import SearchCondition
-from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
+from adaptry.storage.catalog.search_plan import few_versions, matching, scan_of
 from adaptry.storage.catalog.search_positions import Ordering, SealMaker, SearchPosition
-from adaptry.storage.catalog.search_walks import Walk
 
 SELECTIVE = 2000
-MOST_TESTS = 24_000
+MAX_TESTS = 24_000
 """The number of candidates that a request tests, times the conditions of each, but no fewer than four."""
-MOST_VERDICTS = 100
+MAX_VERDICTS = 100
 """The number of versions whose files a request reads, to compute whether an engine serves them."""
-MOST_SECONDS = 2.0
+MAX_SECONDS = 2.0
 """For how long it does."""
 _WIDEST, _WIDEST_REMOTE = 2000, 8000
 """Maximum number of candidates that one statement tests. On PostgreSQL, each statement is a round trip."""
@@ -93,14 +93,14 @@ def search(
     if fits and verdicts is None:
         raise InvalidQuery("fits: cannot be used here")
     conditions = search_conditions(tx, scope, parsed)
-    budget = _Budget(MOST_TESTS // max(4, parsed.terms))
+    budget = _Budget(MAX_TESTS // max(4, parsed.terms))
     test = verdicts(fits) if fits and verdicts else None
     few = few_versions(tx, conditions, ordering, SELECTIVE)
     if few is not None:  # these were tested already
         shown, next = _page(tx, few, (), after, request.limit, budget, test)
     else:
-        walk = walk_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
-        shown, next = _page(tx, walk, conditions, after, request.limit, budget, test)
+        scan = scan_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
+        shown, next = _page(tx, scan, conditions, after, request.limit, budget, test)
     moment = (began or now) if parsed.is_relative else None
     return FoundVersions(
         [position.key for position in shown],
@@ -130,15 +130,15 @@ def _fits_of(parsed: Query) -> list[tuple[FitsTerm, bool]]:
 
 @dataclass(slots=True)
 class _Budget:
-    """What a request may still read: candidates, and verdicts until a moment."""
+    """The limits of what a request may still read: a number of candidates, and verdicts until a moment."""
 
     candidates: int
-    verdicts: int = MOST_VERDICTS
-    until: float = field(default_factory=lambda: time.monotonic() + MOST_SECONDS)
+    verdicts: int = MAX_VERDICTS
+    until: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
 
     def take_verdict(self) -> bool:
         """Whether there may be one more; the first one always may."""
-        if self.verdicts == 0 or (self.verdicts < MOST_VERDICTS and time.monotonic() > self.until):
+        if self.verdicts == 0 or (self.verdicts < MAX_VERDICTS and time.monotonic() > self.until):
             return False
         self.verdicts -= 1
         return True
@@ -146,7 +146,7 @@ class _Budget:
 
 def _page(
     tx: Reads,
-    walk: Walk,
+    scan: IndexScan,
     conditions: Sequence[SearchCondition],
     after: SearchPosition | None,
     limit: int,
@@ -158,7 +158,7 @@ def _page(
     width = limit + 1
     widest = _WIDEST_REMOTE if is_postgres(tx) else _WIDEST
     while True:
-        window = walk.window(tx, after, width)
+        window = scan.window(tx, after, width)
         keys = [position.key for position in window.positions]
         matches = set(matching(tx, keys, conditions) if conditions else keys)
         for position in window.positions:

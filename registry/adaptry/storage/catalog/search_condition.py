@@ -20,7 +20,7 @@ from adaptry.storage.catalog.predicates import (
 from adaptry.storage.catalog.rows import PostingRow, Row, VersionRow
 from adaptry.storage.catalog.version_lists import AnyList, KeyList, OneOfLists, VersionList
 
-_MOST_TERMS = 200
+_MAX_TERMS = 200
 LISTED = select(col(PostingRow.version_id))
 
 
@@ -76,7 +76,7 @@ def any_of(conditions: Sequence[SearchCondition]) -> SearchCondition:
     lists = tuple(one.lister for one in conditions if one.lister is not None)
     possible = [one for one in conditions if one is not NOTHING]
     terms = {term for one in possible for term in one.terms}
-    if not all(one.terms for one in possible) or len(terms) > _MOST_TERMS:
+    if not all(one.terms for one in possible) or len(terms) > _MAX_TERMS:
         terms = set()
     return SearchCondition(
         any_holds([one.test for one in conditions]),

@@ -1,4 +1,4 @@
-"""How a search finds its candidates: from a short list, or by a walk in its order."""
+"""How a search finds its candidates: from a short list, or by an index scan in its order."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from adaptry.core.query_terms import (
 from adaptry.registry.sort_keys import SearchOrder
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import Listing
-from adaptry.storage.catalog.adapter_walk import ByAdapter
+from adaptry.storage.catalog.adapter_scan import ByAdapter
 from adaptry.storage.catalog.database import Reads
-from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
-from adaptry.storage.catalog.predicates import Predicate, keys_where, one_of, predicate, select_where
-from adaptry.storage.catalog.rows import AdapterRow, MetricSummaryRow, VersionRow
-from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
-from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
-from adaptry.storage.catalog.search_walks import (
+from adaptry.storage.catalog.evidence_scan import ByEvidence, newest_values
+from adaptry.storage.catalog.index_scans import (
     ByColumn,
     ByCreation,
     ByKey,
     ByMetric,
     ByTerms,
-    FewVersions,
+    IndexScan,
+    KnownVersions,
     ThenOthers,
-    Walk,
     equals,
 )
+from adaptry.storage.catalog.predicates import Predicate, keys_where, one_of, predicate, select_where
+from adaptry.storage.catalog.rows import AdapterRow, MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
+from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.term_windows import newest_key, term_windows
 from adaptry.storage.catalog.value_conditions import (
     ALL,
@@ -70,22 +70,22 @@ _OF_ADAPTERS = select(_V.id, _V.number, _ADAPTERS.name, _ADAPTERS.updated_at).jo
 
 
 def few_versions(
-    tx: Reads, conditions: Sequence[SearchCondition], ordering: Ordering, most: int
-) -> FewVersions | None:
-    """A condition's versions, if it has fewer than `most`."""
+    tx: Reads, conditions: Sequence[SearchCondition], ordering: Ordering, maximum: int
+) -> KnownVersions | None:
+    """A condition's versions, if it has fewer than `maximum`."""
     for condition in conditions:
         if condition.lister is None:
             continue
-        listed = is_in_few(tx, condition.lister, _V.id, most)
+        listed = is_in_few(tx, condition.lister, _V.id, maximum)
         if listed is not None:
             tests = [one.test for one in conditions if one is not condition or not one.is_exact]
             keys = keys_where(tx, ALL, [listed, *tests])
-            return FewVersions(_positions(tx, keys, ordering.order), ordering)
+            return KnownVersions(_positions(tx, keys, ordering.order), ordering)
     return None
 
 
 def matching(tx: Reads, keys: Sequence[int], conditions: Sequence[SearchCondition]) -> Sequence[int]:
-    """Those of the versions that meet all conditions."""
+    """The given versions that meet all conditions."""
     if not keys:
         return ()
     predicates = [one_of(tx, _V.id, keys), *(one.test for one in conditions)]
@@ -120,15 +120,15 @@ def _valued(found: tuple[float, int] | None) -> tuple[float | None, str, int]:
     return (found[0], "", found[1]) if found else (None, "", 0)
 
 
-def walk_of(
+def scan_of(
     tx: Reads,
     scope: ReadScope,
     query: Query,
     conditions: Sequence[SearchCondition],
     ordering: Ordering,
-    most: int,
-) -> Walk:
-    """The walk in an order."""
+    maximum: int,
+) -> IndexScan:
+    """The scan in an order."""
     order = ordering.order
     if order.evaluation is not None:
         return _by_evidence(query, order.evaluation, ordering)
@@ -137,19 +137,19 @@ def walk_of(
     if order.column in ("name", "updated"):
         return _by_adapter(scope, query, ordering)
     if order.column == "newest":
-        return _by_age(tx, conditions, ordering, most, tuple(_ranges(query, "created")))
+        return _by_age(tx, conditions, ordering, maximum, tuple(_ranges(query, "created")))
     assert order.column is not None
     return ByColumn(_COLUMNS[order.column], ordering, tuple(_ranges(query, order.column)))
 
 
-def _by_evidence(query: Query, name: EvalName, ordering: Ordering) -> Walk:
+def _by_evidence(query: Query, name: EvalName, ordering: Ordering) -> IndexScan:
     terms = [one for one in query.parts if isinstance(one, EvalTerm) and one.name == name]
     ranges = tuple(evaluation_range(one) for one in terms)
     has_value = None if terms else has_measured(name).test
     return ThenOthers(ByEvidence(name, ordering, ranges), has_value, ordering)
 
 
-def _by_metric(query: Query, name: str, ordering: Ordering) -> Walk:
+def _by_metric(query: Query, name: str, ordering: Ordering) -> IndexScan:
     terms = [
         one
         for one in query.parts
@@ -161,7 +161,7 @@ def _by_metric(query: Query, name: str, ordering: Ordering) -> Walk:
     return ThenOthers(ByMetric(name, ordering, ranges), has_value, ordering)
 
 
-def _by_adapter(scope: ReadScope, query: Query, ordering: Ordering) -> Walk:
+def _by_adapter(scope: ReadScope, query: Query, ordering: Ordering) -> IndexScan:
     if ordering.order.column == "name":
         return ByAdapter(scope, Listing(_namespace(query), "name", ordering.reverse), ordering)
     periods = [
@@ -175,7 +175,7 @@ def _by_adapter(scope: ReadScope, query: Query, ordering: Ordering) -> Walk:
 
 
 def _ranges(query: Query, column: str) -> Iterator[Predicate]:
-    """Conditions of the query on the column of its order, from which the walk begins."""
+    """Conditions of the query on the column of its order, from which the scan begins."""
     for part in query.parts:
         if isinstance(part, NumberTerm) and part.field == column and part.operator != "!=":
             found = number_range(part)
@@ -197,33 +197,35 @@ def _by_age(
     tx: Reads,
     conditions: Sequence[SearchCondition],
     ordering: Ordering,
-    most: int,
+    maximum: int,
     created: tuple[Predicate, ...],
-) -> Walk:
+) -> IndexScan:
     """The sparsest list among the terms; a period, unless a list is much sparser than all versions; or all
     versions.
     """
     newest = newest_key(tx)
-    sparsest: tuple[int, Walk] | None = None
+    sparsest: tuple[int, IndexScan] | None = None
     for condition in conditions:
         if not condition.terms:
             continue
-        found = _sparse(tx, condition.terms, most, ordering.reverse)
+        found = _sparse(tx, condition.terms, maximum, ordering.reverse)
         if found is not None and (sparsest is None or found[0] < sparsest[0]):
             sparsest = found
-    if created and (sparsest is None or newest - sparsest[0] < _SPARSE * most):
+    if created and (sparsest is None or newest - sparsest[0] < _SPARSE * maximum):
         return ByCreation(ordering, created)
     return sparsest[1] if sparsest else ByKey(oldest_first=ordering.reverse)
 
 
-def _sparse(tx: Reads, terms: tuple[int, ...], most: int, oldest_first: bool) -> tuple[int, Walk] | None:
-    """A walk through the versions with one of the terms, and an estimate of the key of its version number
-    `most`; None if so many have one that all may be read.
+def _sparse(
+    tx: Reads, terms: tuple[int, ...], maximum: int, oldest_first: bool
+) -> tuple[int, IndexScan] | None:
+    """A scan of the versions with one of the terms, and an estimate of the key of its version number
+    `maximum`; None if so many have one that all may be read.
     """
     if len(terms) > 1:
         windows = None if oldest_first else term_windows(tx, terms)
-        return (windows.reach(most), ByTerms(windows)) if windows else None
+        return (windows.nth_key(maximum), ByTerms(windows)) if windows else None
     lister = with_any_term(terms).lister
     assert isinstance(lister, VersionList)
-    reach = lister.reach(tx, most)
-    return reach or 0, ByKey(terms[0], oldest_first)
+    nth = lister.nth_key(tx, maximum)
+    return nth or 0, ByKey(terms[0], oldest_first)

@@ -71,7 +71,7 @@ class Ordering:
     def after(
         self, positions: Iterable[SearchPosition], position: SearchPosition | None
     ) -> list[SearchPosition]:
-        """Those of the positions that come after one, in this order."""
+        """The positions that come after a given one in this order."""
         if position is None:
             return self.sorted(positions)
         ordered = self.sorted([one for one in positions if one.key != position.key] + [position])
@@ -93,7 +93,7 @@ def encode(position: SearchPosition, now: datetime | None, about: str, seal: Sea
 def decode(
     cursor: str, ordering: Ordering, about: str, seal: SealMaker | None = None
 ) -> tuple[SearchPosition, datetime | None]:
-    """Raises `Invalid` for a text that is not a cursor of this search."""
+    """The position in a cursor. Raises `Invalid` for a text that is not a cursor of this search."""
     text = cursors.decode(cursor, about)
     if seal and not text.isdecimal():
         text = seal().open(text, about)

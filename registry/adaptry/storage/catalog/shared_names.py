@@ -71,7 +71,7 @@ def base_of_name(tx: Reads, name: AdapterName) -> str | None:
 
 
 def adapter_of_name(tx: Transaction, name: str) -> str | None:
-    """The same for an adapter, empty or not."""
+    """The name of an adapter, empty or not, that equals this one or differs only in case."""
     query = sm.select(orm.AdapterRow.name).where(
         _is_adapter(name), sm.col(orm.AdapterRow.deleted_at).is_(None)
     )
@@ -79,7 +79,7 @@ def adapter_of_name(tx: Transaction, name: str) -> str | None:
 
 
 def hiding(tx: Transaction, names: Collection[str]) -> list[str]:
-    """The names among these that an adapter with a commit has."""
+    """Those of the names that an adapter with a commit has."""
     query = sm.select(orm.AdapterRow.name).where(
         sm.col(orm.AdapterRow.name).in_(names), sm.col(orm.AdapterRow.deleted_at).is_(None), _has_commit()
     )

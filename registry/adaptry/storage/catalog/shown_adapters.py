@@ -25,7 +25,7 @@ def page_by_name(tx: Reads, namespace: str | None, cursor: str | None, limit: in
 
 
 def adapter_of(row: Row[Any]) -> AdapterInfo:
-    """The adapter of the columns of its table, with the number of the `latest` version."""
+    """The adapter in a row of its table, with the number of the `latest` version."""
     return records.AdapterInfo(
         name=AdapterName.parse(row.name),
         description=row.description,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page
     from adaptry.storage.catalog.prepared import Reads
 
-_KEPT = 512
+_CACHE_SIZE = 512
 
 
 def about_newest(adapter_key: int) -> str:
@@ -57,15 +57,17 @@ def newest_page(tx: Reads, adapter_key: int, cursor: str | None, limit: int) -> 
 def version_of(row: Row[Any], beside: Iterable[Row[Any]]) -> VersionInfo:
     """The version of the columns `version_info.SHOWN`, with the aliases and metrics beside it."""
     texts = tuple((str(pair.text), pair.value) for pair in beside)
-    made = _made(row._fields, row, texts)
+    made = _build(row._fields, row, texts)
     # A caller may change its dictionary of metrics.
     return made.model_copy(update={"metrics": dict(made.metrics)})
 
 
-@lru_cache(maxsize=_KEPT)
-def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]) -> VersionInfo:
-    """Kept, since searches show the same versions again and again, and making one of its row takes most of
-    their time. `fields` distinguishes rows of different statements.
+@lru_cache(maxsize=_CACHE_SIZE)
+def _build(
+    fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]
+) -> VersionInfo:
+    """Makes a version from its row. Cached, since searches show the same versions repeatedly, and this takes
+    most of their time. `fields` distinguishes rows of different statements.
     """
     return VersionInfo(
         name=AdapterName.parse(row.name),

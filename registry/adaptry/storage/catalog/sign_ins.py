@@ -58,7 +58,7 @@ def insert_external(
 
 
 def set_creator(tx: Transaction, user: ExternalUser, now: datetime, by: str) -> None:
-    """An administrator links a user who has already signed in."""
+    """Records that an administrator linked a user who has already signed in."""
     values = {"created_at": now, "created_by": by}
     tx.execute(update(ExternalUserRow).where(col(ExternalUserRow.id) == user.key).values(values))
 
@@ -117,7 +117,7 @@ def claim_due(tx: Transaction, issuer: str, before: datetime, now: datetime) -> 
 
 
 def provider_groups(tx: Transaction) -> tuple[ProviderGroupInfo, ...]:
-    """All that are mapped, by claim."""
+    """All mapped groups, by claim."""
     found = tx.exec(
         select(ProviderGroupRow, GroupRow.name)
         .join(GroupRow, col(GroupRow.id) == col(ProviderGroupRow.group_id))
@@ -145,7 +145,7 @@ def map_group(tx: Transaction, claim: str, group: GroupRecord, now: datetime, by
 
 
 def unmap_group(tx: Transaction, claim: str) -> bool:
-    """Whether it was mapped."""
+    """Removes the mapping of a group; returns whether there was one."""
     row = tx.get(ProviderGroupRow, claim)
     if row is None:
         return False
@@ -158,7 +158,7 @@ def external_users(tx: Transaction, cursor: str | None, limit: int) -> Page[Exte
     """A page of the external users, by the names that they have here. Raises `Invalid` for a bad cursor."""
     query = _users().order_by(PrincipalRow.name, col(ExternalUserRow.id)).limit(limit + 1)
     if cursor is not None:
-        name, key = _place(cursor)
+        name, key = _parse_cursor(cursor)
         is_later = (col(PrincipalRow.name) == name) & (col(ExternalUserRow.id) > key)
         query = query.where((col(PrincipalRow.name) > name) | is_later)
     found = list(tx.exec(query))
@@ -192,7 +192,7 @@ def _user(row: ExternalUserRow, name: str) -> ExternalUserInfo:
     )
 
 
-def _place(cursor: str) -> tuple[str, int]:
+def _parse_cursor(cursor: str) -> tuple[str, int]:
     key, colon, name = cursors.decode(cursor, _USERS).partition(":")
     if not (colon and key.isascii() and key.isdigit() and int(key) <= cursors.INTEGER):
         raise cursors.foreign()

@@ -33,7 +33,7 @@ from adaptry.storage.catalog.sqlite_writer import SqliteGroupConnection, WriterC
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-_LOOKS = 0.05  # seconds between checks for commits of other processes
+_POLL_INTERVAL = 0.05  # seconds between checks for commits of other processes
 _FORBIDDEN = "adaptry_forbidden"  # marks the errors of triggers that refuse changes
 
 
@@ -200,7 +200,7 @@ def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
                 version = now
                 (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
             yield newest != last
-            wait_readable(_LOOKS, stop.fileno())
+            wait_readable(_POLL_INTERVAL, stop.fileno())
 
 
 def _listen_in_memory(stop: socket.socket) -> Iterator[bool]:

@@ -21,7 +21,7 @@ from adaptry.storage.catalog.catalog_lock import PRIVATE
 from adaptry.storage.catalog.rows import RequestUseRow, Row
 
 FILE = "request-use.sqlite"
-_PATIENCE = 2.0  # seconds that a writer waits for another
+_TIMEOUT = 2.0  # seconds that a writer waits for another
 
 
 def open_counters(catalog: str | None) -> Engine:
@@ -30,7 +30,7 @@ def open_counters(catalog: str | None) -> Engine:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
         path = Path(catalog).absolute().with_name(FILE)
-        connect_args = {"timeout": _PATIENCE, "check_same_thread": False}
+        connect_args = {"timeout": _TIMEOUT, "check_same_thread": False}
         engine = create_engine(f"sqlite:///{path}", connect_args=connect_args)
         event.listen(engine, "do_connect", lambda *_: _create_private(path))
     create = str(

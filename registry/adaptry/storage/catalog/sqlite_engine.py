@@ -19,7 +19,7 @@ NOTES = "notes"
 
 
 def create(path: str | None, busy_timeout: float) -> Engine:
-    """For a file, or in memory."""
+    """Creates the engine for a database file, or for a database in memory."""
     # Options of create_engine. A server has more threads than a pool has connections; no thread waits.
     options: dict[str, Any] = {"poolclass": StaticPool} if path is None else {"max_overflow": -1}
     engine = create_engine(
@@ -48,6 +48,6 @@ def create(path: str | None, busy_timeout: float) -> Engine:
     return engine
 
 
-def over(driver: WriterConnection) -> Engine:
+def engine_over(driver: WriterConnection) -> Engine:
     """An engine whose only connection is `driver`, and which ends none of its transactions."""
     return create_engine("sqlite://", creator=lambda: driver, poolclass=StaticPool)

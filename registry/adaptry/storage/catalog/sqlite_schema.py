@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _SCRIPT = Path(__file__).with_suffix(".sql")
-_END = ";\n"  # no statement contains one
+_END = ";\n"  # no statement contains this separator
 
 
 def is_empty(connection: Connection) -> bool:
@@ -50,9 +50,9 @@ def create(connection: Connection, schema: str) -> None:
 def script_of(connection: Connection) -> str:
     """The script that creates this database's tables and indexes, as stored beside this module."""
     query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
-    return "".join(_tidy(sql) + _END for (sql,) in connection.exec_driver_sql(query))
+    return "".join(_strip_blank_lines(sql) + _END for (sql,) in connection.exec_driver_sql(query))
 
 
-def _tidy(statement: str) -> str:
+def _strip_blank_lines(statement: str) -> str:
     lines = (line.rstrip() for line in statement.splitlines())
     return "\n".join(line for line in lines if line)

@@ -42,7 +42,7 @@ class SqliteGroupConnection:
 
     @property
     def driver(self) -> WriterConnection:
-        """Opened if it is not open."""
+        """The driver's connection, which is opened if necessary."""
         if self._driver is None:
             self._driver = self._connect()
         return self._driver
@@ -51,7 +51,7 @@ class SqliteGroupConnection:
         from adaptry.storage.catalog import sqlite_engine  # imports SQLAlchemy; few commands need it
 
         if self._engine is None:
-            self._engine = sqlite_engine.over(self.driver)
+            self._engine = sqlite_engine.engine_over(self.driver)
         if self._seen is None:
             self._seen = self._engine.connect()
             self._seen.begin()

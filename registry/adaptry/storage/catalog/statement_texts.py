@@ -101,12 +101,12 @@ class SizedStatement(Generic[S]):
         self.name = name
         self._build = build
         self.stored = stored
-        self._of_size = lru_cache(maxsize=128)(self._made)
+        self._of_size = lru_cache(maxsize=128)(self._build_of_size)
 
     def __call__(self, size: int) -> PreparedStatement[S]:
         return self._of_size(size)
 
-    def _made(self, size: int) -> PreparedStatement[S]:
+    def _build_of_size(self, size: int) -> PreparedStatement[S]:
         return PreparedStatement(f"{self.name}({size})", partial(self._build, size))
 
 
@@ -116,7 +116,7 @@ def statement(build: Callable[[], S]) -> PreparedStatement[S]:
 
 
 def sized_statement(*stored: int) -> Callable[[Callable[[int], S]], SizedStatement[S]]:
-    """The same for a function of the number of parameters; texts are stored for these numbers."""
+    """Like `statement`, for a function of the number of parameters; texts are stored for these numbers."""
     return lambda build: SizedStatement(_name_of(build), build, stored)
 
 

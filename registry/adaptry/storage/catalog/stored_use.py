@@ -112,8 +112,8 @@ def add_version(tx: Transaction, namespace: str, by: str) -> None:
 
 @contextmanager
 def recounted(tx: Transaction, adapter: int, *owners: str) -> Iterator[None]:
-    """Around a change of an adapter as a whole: what it and the owners of these names use is counted before
-    and after.
+    """Surrounds a change of an adapter as a whole: counts before and after it what the adapter and the owners
+    of these names use.
     """
     before = _use_of(tx, adapter, owners)
     yield
@@ -143,7 +143,7 @@ def computed(tx: Transaction) -> Use:
 
 
 def recorded(tx: Transaction) -> Use:
-    """What the counters say, without those that are zero."""
+    """The values of the counters, without those that are zero."""
     write_pending(tx)
     rows = run_select(tx, sa.select(tables.stored_use), {})
     return {
@@ -154,17 +154,17 @@ def recorded(tx: Transaction) -> Use:
 
 
 def rebuild(tx: Transaction) -> None:
-    """Sets the counters to what the rows of files and versions give."""
+    """Recomputes the counters from the rows of files and versions."""
     write_pending(tx)
     tx.execute(sa.delete(orm.StoredUseRow))
     for subject, (size, versions) in computed(tx).items():
         _add(tx, subject, size, versions)
 
 
-def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
-    """Whoever stores most bytes, with their bytes and versions."""
+def largest(tx: Transaction, maximum: int) -> list[tuple[QuotaSubject, int, int]]:
+    """The namespaces and principals that store the most bytes, with their bytes and versions."""
     write_pending(tx)
-    query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(most)
+    query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(maximum)
     return [(QuotaSubject(row.scope, row.name), row.bytes, row.versions) for row in run_select(tx, query, {})]
 
 
@@ -181,7 +181,7 @@ def _add(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> No
 
 
 def write_pending(tx: Transaction) -> None:
-    """Writes what this transaction has added so far."""
+    """Writes the changes of counters that this transaction has collected so far."""
     pending: Use = tx.info.pop(_PENDING, {})
     for subject, (size, versions) in pending.items():
         _write(tx, subject, size, versions)
@@ -195,7 +195,7 @@ def _write(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> 
 
 
 def _use_of(tx: Transaction, adapter: int, owners: tuple[str, ...]) -> Use:
-    """What an adapter's versions and some owners' files use."""
+    """The storage that an adapter's versions and some owners' files use."""
     files = sm.select(orm.FileRow.owner, orm.FileRow.stored_by, sa.func.sum(orm.FileRow.size)).where(
         sm.col(orm.FileRow.owner).in_(owners)
     )

@@ -22,8 +22,8 @@ from adaptry.storage.catalog.version_info import table_of
 
 _SAMPLE = 2000  # newest keys among which the terms are counted
 _DENSE = _SAMPLE // 2
-_GROWTH = 8
-_MOST = 4000  # expected number of versions in one window
+_GROWTH_FACTOR = 8
+_TARGET_SIZE = 4000  # expected number of versions in one window
 NEWEST_KEY = select(func.max(col(VersionRow.id)).label("key"))
 _LISTED = table_of(PostingRow).c.version_id
 _DISTINCT = select(_LISTED).distinct()
@@ -40,26 +40,26 @@ class TermWindows:
     newest: int
     hits: int
 
-    def reach(self, count: int) -> int:
+    def nth_key(self, count: int) -> int:
         """An estimate of the key of the `count`-th newest version."""
         return self.newest - count * _SAMPLE // max(self.hits, 1)
 
     def first(self, tx: Reads, before: int | None, count: int) -> Sequence[int]:
         """The keys of the newest `count` versions, of those before a key if one is given."""
         high = self.newest + 1 if before is None else before
-        width, widest = self._width(2 * count), self._width(_MOST)
+        width, widest = self._width(2 * count), self._width(_TARGET_SIZE)
         found: list[int] = []
         while high > 0 and len(found) < count:
             low = high - width
             new = self._window(tx, low, high, count - len(found))
             found += new
             missing = count - len(found)
-            growth = min(_GROWTH, 1 + missing // len(new)) if new else _GROWTH
+            growth = min(_GROWTH_FACTOR, 1 + missing // len(new)) if new else _GROWTH_FACTOR
             high, width = low, max(width, min(width * growth, widest))
         return found
 
     def _width(self, versions: int) -> int:
-        """The width of a window in which so many versions are expected."""
+        """The width of a window in which `count` versions are expected."""
         return versions * _SAMPLE // max(self.hits, 1)
 
     def _window(self, tx: Reads, low: int, high: int, count: int) -> Sequence[int]:
@@ -68,7 +68,9 @@ class TermWindows:
 
 
 def term_windows(tx: Reads, terms: tuple[int, ...]) -> TermWindows | None:
-    """None if so many versions have one of the terms that all may be read."""
+    """The windows of these terms; None if so many versions have one of the terms that it is as good to read
+    all versions.
+    """
     newest = newest_key(tx)
     (row,) = run_select(
         tx,
@@ -89,7 +91,7 @@ def _is_within(low: Value, high: Value, *terms: Value) -> ColumnElement[bool]:
 
 @lru_cache(maxsize=64)
 def _sample(terms: int) -> Selection:
-    """The number of versions after the key `oldest` that have one of so many terms."""
+    """The number of versions after the key `oldest` that have one of the terms."""
     parameters: list[Value] = [bindparam(f"term_{number}") for number in range(terms)]
     sample = select(_LISTED).where(one_of_terms(*parameters), bindparam("oldest") < _LISTED)
     return select(func.count().label("hits")).select_from(sample.distinct().subquery())

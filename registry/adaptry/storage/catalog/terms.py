@@ -25,7 +25,7 @@ Terms = Iterable[tuple[str, str]]
 ADAPTER_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""
 _WORD = lazy_pattern(r"[^\W_]+")
-_AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
+_BATCH = 16  # terms in one prepared statement, as many as most versions have
 
 
 @statement
@@ -37,7 +37,7 @@ def _some() -> Selection:
                     tables.terms.c.field == sa.bindparam(f"field_{number}"),
                     tables.terms.c.text == sa.bindparam(f"text_{number}"),
                 )
-                for number in range(_AT_ONCE)
+                for number in range(_BATCH)
             )
         )
     )
@@ -55,7 +55,7 @@ def of_adapter(tx: Reads, key: int) -> list[tuple[str, str]]:
 
 
 def of_adapter_row(row: orm.AdapterRow | Columns) -> list[tuple[str, str]]:
-    """The same, of the adapter's row."""
+    """Like `of_adapter`, for the adapter's row."""
     bare, tags = row.name.partition("/")[2], decode_list(row.tags)
     return [
         ("name", row.name),
@@ -150,7 +150,7 @@ def _keys(versions: sa.ColumnElement[bool]) -> Selection:
 
 
 def known_ids(tx: Transaction, terms: Terms) -> set[int]:
-    """The keys of those of the terms that any version has or had."""
+    """The keys of the terms that any version has or had."""
     return set(_known(tx, sorted(set(terms))).values())
 
 
@@ -164,11 +164,11 @@ def ids(tx: Transaction, terms: Terms) -> set[int]:
 
 def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for at in range(0, len(wanted), _AT_ONCE):
-        some = wanted[at : at + _AT_ONCE]
+    for at in range(0, len(wanted), _BATCH):
+        some = wanted[at : at + _BATCH]
         # The last term is repeated up to the size of the statement.
         parameters = {}
-        for number in range(_AT_ONCE):
+        for number in range(_BATCH):
             parameters[f"field_{number}"], parameters[f"text_{number}"] = some[min(number, len(some) - 1)]
         found |= {(row.field, row.text): row.id for row in run_select(tx, _some, parameters)}
     return found

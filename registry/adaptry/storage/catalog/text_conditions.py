@@ -47,12 +47,12 @@ from adaptry.storage.catalog.search_condition import (
 from adaptry.storage.catalog.value_conditions import ALL
 from adaptry.storage.catalog.version_lists import VersionList
 
-_MOST_TERMS = 20
+_MAX_TERMS = 20
 _TERM = select(col(TermRow.id)).where(
     col(TermRow.field) == bindparam("field"), col(TermRow.text) == bindparam("text")
 )
 _TERMS = select(col(TermRow.id))
-_FIRST_TERMS = _TERMS.limit(_MOST_TERMS + 1)
+_FIRST_TERMS = _TERMS.limit(_MAX_TERMS + 1)
 # Joined, so that the first versions are found without collecting all terms.
 _LISTED_WITH_TERMS = (
     select(col(PostingRow.version_id))
@@ -116,7 +116,7 @@ def _with_terms(tx: Reads, field: str, text: str, is_prefix: bool, scope: ReadSc
         return with_any_term([key for one in texts for key in _keys_of_term(tx, field, one)])
     begins = predicate(_begins, values=[field, *_range(text)])
     keys = [row.id for row in select_where(tx, _FIRST_TERMS, [begins])]
-    if len(keys) <= _MOST_TERMS:
+    if len(keys) <= _MAX_TERMS:
         return with_any_term(keys)
     within: Sequence[int] = ()
     if field == "name" and "/" in text:  # all in one namespace, which has a list in the order of keys
@@ -156,7 +156,7 @@ def _is_within(column: Any, *range: Value) -> ColumnElement[bool]:
 
 
 def _is_text(column: Any, *values: Value) -> ColumnElement[bool]:
-    """Whether it equals one text, or is between two. (`Any`: a column.)"""
+    """The condition that a column equals one text, or is between two. (`Any`: a column.)"""
     return column == values[0] if len(values) == 1 else _is_within(column, *values)
 
 
@@ -234,7 +234,9 @@ def _declares_or_sees(scope: ReadScope, *values: Value) -> ColumnElement[bool]:
 
 
 def _ids_of_base(tx: Reads, scope: ReadScope, text: str) -> Sequence[str]:
-    """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
+    """Versions on a base. A base's name is replaced by its id, so that versions match whatever name they were
+    pushed with.
+    """
     kept = tx.kept("bases") if isinstance(tx, PreparedReads) else {}
     ids = kept.get((scope, text))
     if ids is None:

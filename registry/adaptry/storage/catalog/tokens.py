@@ -113,7 +113,7 @@ def page(
     *,
     reverse: bool = False,
 ) -> tuple[TokenInfo, ...]:
-    """At most `limit` tokens after the one with that number, oldest first."""
+    """A page of at most `limit` tokens after the one with that number, oldest first."""
     key = _TOKENS.c.id
     later = [] if after is None else [key < after if reverse else key > after]
     query = _EVERY.where(*which, *later).order_by(None).order_by(key.desc() if reverse else key)
@@ -126,7 +126,7 @@ def of_principals(name: str, namespaces: Collection[str]) -> ColumnElement[bool]
 
 
 def is_not_revoked() -> ColumnElement[bool]:
-    """The condition of tokens that are not revoked."""
+    """The condition that a token is not revoked."""
     is_valid: ColumnElement[bool] = _TOKENS.c.revoked_at.is_(None)
     return is_valid
 
@@ -169,7 +169,7 @@ def revoke_alone(tx: Transaction, id: int, at: datetime) -> bool:
 
 
 def shorten(tx: Transaction, id: int, until: datetime) -> None:
-    """Lets a token expire at that time, if it would later."""
+    """Makes a token expire at that time, unless it expires earlier anyway."""
     is_later = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > until)
     tx.execute(update(TokenRow).where(col(TokenRow.id) == id, is_later).values(expires_at=until))
 
@@ -186,7 +186,7 @@ def delete_expired(tx: Transaction, principal: int, kind: str, before: datetime)
 
 
 def revoke_of_external(tx: Transaction, external: int, at: datetime) -> None:
-    """Revokes every token that lives by an external user."""
+    """Revokes every token that depends on an external user."""
     ids = tx.exec(
         select(TokenRow.id).where(TokenRow.external_id == external, col(TokenRow.revoked_at).is_(None))
     )
@@ -226,7 +226,7 @@ def is_revoked(tx: Transaction, identity: Identity) -> bool:
 
 
 def _columns(limit: Limit | None) -> tuple[str | None, str | None]:
-    """The columns of a limit."""
+    """The columns that store a token's limits."""
     if limit is None:
         return None, None
     permissions = None if limit.permissions is None else encode_list(limit.permissions)

@@ -16,7 +16,7 @@ from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow
 from adaptry.storage.catalog.search_condition import SearchCondition, any_of, has_row
 from adaptry.storage.catalog.version_lists import VersionList
 
-_LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
+_MAX_INTEGER, _MAX_BIGINT = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
     "!=": operator.ne,
@@ -34,10 +34,10 @@ _NUMBERS: dict[str, Any] = {  # columns of several types
     "downloads": col(VersionRow.downloads),
     "findings": col(VersionRow.findings),
 }
-_LONG = frozenset({"size", "parameters"})
+_BIGINT_FIELDS = frozenset({"size", "parameters"})
 """The 64-bit number columns."""
 _FLOATS = frozenset({"alpha"})
-_PICKS = {
+_COLUMNS_BY_PICK = {
     "newest": col(MetricSummaryRow.newest),
     "max": col(MetricSummaryRow.highest),
     "min": col(MetricSummaryRow.lowest),
@@ -66,7 +66,7 @@ def number(term: NumberTerm) -> SearchCondition:
 
 
 def number_range(term: NumberTerm) -> Predicate | None:
-    """The same as a range of the column's index; None if nothing matches."""
+    """A comparison as a range of the column's index; None if nothing matches."""
     value = term.value if term.field in _FLOATS else _whole(term)
     return None if value is None else predicate(_in_range, term.field, term.operator, values=[value])
 
@@ -138,7 +138,7 @@ def metric(term: MetricTerm) -> SearchCondition:
 
 
 def _of_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:
-    return and_(col(MetricSummaryRow.metric) == name, compared(operator, _PICKS[pick], value))
+    return and_(col(MetricSummaryRow.metric) == name, compared(operator, _COLUMNS_BY_PICK[pick], value))
 
 
 def _has_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:
@@ -189,7 +189,7 @@ def _in_evaluation_range(operator: Operator, value: Value) -> ColumnElement[bool
 
 
 def texts_of(name: EvalName) -> Sequence[str]:
-    """The values of `is_measured`."""
+    """The parameters of `is_measured`."""
     return (name.task, name.metric) if name.filter is None else (name.task, name.metric, name.filter)
 
 
@@ -265,7 +265,7 @@ def _whole(term: NumberTerm) -> int | None:
     PostgreSQL uses an index only for numbers of the column's own kind.
     """
     value, operator = term.value, term.operator
-    largest = _LARGEST_LONG if term.field in _LONG else _LARGEST
+    largest = _MAX_BIGINT if term.field in _BIGINT_FIELDS else _MAX_INTEGER
     if operator in ("=", "!=") and not (value.is_integer() and abs(value) <= largest):
         return None
     rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)

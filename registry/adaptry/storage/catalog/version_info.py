@@ -85,12 +85,12 @@ def _aliases_and_metrics_of_one() -> CombinedSelection:
 
 
 def info(tx: Reads, columns: Columns) -> VersionInfo:
-    """The version of these columns."""
+    """The version in a row of these columns."""
     return version_of(columns, run_select(tx, _aliases_and_metrics_of_one, {"key": columns.id}))
 
 
 def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
-    """The versions of these columns, in their order, in one statement."""
+    """The versions in rows of these columns, in the same order, with one statement."""
     if not found:
         return ()
     related = aliases_and_metrics(tx, [columns.id for columns in found])
@@ -126,8 +126,8 @@ def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
 
 
 def values_of_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
-    """How many parameters a statement by several keys has, and their values: the last key is repeated up to
-    the size of a statement that is built already.
+    """The number of parameters of a statement by several keys, and their values: the last key is repeated up
+    to the size of a statement that is built already.
     """
     size = next((size for size in _SIZES if size >= len(keys)), len(keys))
     return size, {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}

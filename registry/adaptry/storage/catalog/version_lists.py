@@ -13,11 +13,11 @@ from adaptry.storage.catalog.predicates import (
     Order,
     Predicate,
     Selection,
+    in_subquery,
     is_postgres,
     keys_where,
     one_of,
     select_where,
-    within,
 )
 from adaptry.storage.catalog.rows import PostingRow
 from adaptry.storage.catalog.version_info import table_of
@@ -27,7 +27,7 @@ _NEWEST_FIRST = Order((table_of(PostingRow).c.version_id,), is_descending=True)
 
 @dataclass(frozen=True, slots=True)
 class VersionList:
-    """The rows of a selection of one column of keys for which a predicate holds. `is_newest_first`: a list of
+    """The keys in a selection for which a predicate holds. `is_newest_first` is true for a list of
     `postings`, which are read in that order.
     """
 
@@ -35,12 +35,12 @@ class VersionList:
     where: Predicate
     is_newest_first: bool = False
 
-    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
-        """All keys; None if there are `most` or more."""
-        keys = keys_where(tx, _first(self.selection, most), [self.where])
-        return keys if len(keys) < most else None
+    def few(self, tx: Reads, maximum: int) -> Sequence[int] | None:
+        """All keys; None if there are `maximum` or more."""
+        keys = keys_where(tx, _first(self.selection, maximum), [self.where])
+        return keys if len(keys) < maximum else None
 
-    def reach(self, tx: Reads, count: int) -> int | None:
+    def nth_key(self, tx: Reads, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
         selection = _nth(self.selection, count)
         if self.is_newest_first:
@@ -56,11 +56,11 @@ class AnyList:
 
     lists: tuple[KeyList, ...]
 
-    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
+    def few(self, tx: Reads, maximum: int) -> Sequence[int] | None:
         keys: set[int] = set()
         for one in self.lists:
-            found = one.few(tx, most)
-            if found is None or len(keys := keys | set(found)) >= most:
+            found = one.few(tx, maximum)
+            if found is None or len(keys := keys | set(found)) >= maximum:
                 return None
         return list(keys)
 
@@ -71,9 +71,9 @@ class OneOfLists:
 
     lists: tuple[KeyList, ...]
 
-    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
+    def few(self, tx: Reads, maximum: int) -> Sequence[int] | None:
         for one in self.lists:
-            if (found := one.few(tx, most)) is not None:
+            if (found := one.few(tx, maximum)) is not None:
                 return found
         return None
 
@@ -81,19 +81,19 @@ class OneOfLists:
 KeyList = VersionList | AnyList | OneOfLists
 
 
-def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], most: int) -> Predicate | None:
-    """The predicate that `column` has a key of the list; None if the list has `most` or more keys.
+def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], maximum: int) -> Predicate | None:
+    """The predicate that `column` has a key of the list; None if the list has `maximum` or more keys.
 
     On SQLite, the statement with the predicate reads the list. On PostgreSQL, the predicate contains the
     keys, since that statement would be planned for a list of average length.
     """
     match listed:
         case VersionList(selection, where) if not is_postgres(tx):
-            return within(column, selection, where) if listed.reach(tx, most) is None else None
+            return in_subquery(column, selection, where) if listed.nth_key(tx, maximum) is None else None
         case OneOfLists(lists):
-            found = (is_in_few(tx, one, column, most) for one in lists)
+            found = (is_in_few(tx, one, column, maximum) for one in lists)
             return next((one for one in found if one is not None), None)
-    keys = listed.few(tx, most)
+    keys = listed.few(tx, maximum)
     return None if keys is None else one_of(tx, column, keys)
 
 

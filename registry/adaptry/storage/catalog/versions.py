@@ -273,14 +273,16 @@ def detail(tx: Reads, stored: VersionRecord) -> records.VersionDetail:
 
 
 def decode_spec(data: bytes) -> Spec:
-    """A stored spec."""
+    """Decodes a stored spec."""
     return decode_model(Spec, data)
 
 
 def details(
     tx: Reads, found: Sequence[Columns], spec_of: Callable[[bytes], Spec] = decode_spec
 ) -> tuple[records.VersionDetail, ...]:
-    """The versions of these columns, in their order, in three statements. Raises `CorruptData`."""
+    """The versions in rows of these columns, in the same order, with three statements. Raises
+    `CorruptData`.
+    """
     if not found:
         return ()
     size, values = values_of_keys([columns.id for columns in found])

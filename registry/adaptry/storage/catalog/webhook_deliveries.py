@@ -29,8 +29,8 @@ from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.catalog.webhooks import WebhookRecord
 
 _Row = WebhookDeliveryRow
-_AT_ONCE = 100  # rows that are looked at together
-MOST_DELETED = 1000
+_BATCH = 100  # rows that are looked at together
+MAX_DELETED = 1000
 """Maximum number of messages that one transaction of a removal deletes."""
 
 
@@ -124,7 +124,7 @@ def add_test(tx: Transaction, webhook: int, now: datetime) -> WebhookDelivery:
 
 
 def next_due(tx: Transaction, webhook: int) -> datetime | None:
-    """When the webhook's next message may be sent."""
+    """The time from which the webhook's next message may be sent."""
     query = select(_Row.due_at).where(_Row.webhook_id == webhook, _Row.state == "pending")
     return tx.exec(query.order_by(col(_Row.due_at)).limit(1)).first()
 
@@ -139,7 +139,7 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
     if record is None or record.info.disabled_at is not None:
         return None
     query = select(_Row).where(_Row.webhook_id == webhook, _Row.state == "pending", col(_Row.due_at) <= now)
-    first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_AT_ONCE)
+    first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_BATCH)
     while rows := tx.exec(first).all():  # skipped rows are no longer pending
         for row in rows:
             if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:
@@ -157,7 +157,9 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
 
 
 def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: DeliveryOutcome) -> None:
-    """Does nothing for a message that was deleted, or sent again on request, in the meantime."""
+    """Stores the outcome of an attempt. Does nothing if the message was deleted, or sent again on request, in
+    the meantime.
+    """
     row = tx.get(_Row, claimed.id)
     if row is None or row.attempts != claimed.attempt or row.state != "pending":
         return
@@ -173,7 +175,7 @@ def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: DeliveryOu
 
 
 def page(tx: Transaction, webhook: int, cursor: str | None, limit: int) -> Page[WebhookDelivery]:
-    """Newest first."""
+    """A page of deliveries, newest first."""
     about = f"deliveries {webhook}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = select(_Row).where(_Row.webhook_id == webhook).order_by(col(_Row.id).desc())
@@ -204,10 +206,10 @@ def fail_pending(tx: Transaction, webhook: int, reason: str) -> None:
 
 
 def delete_some(tx: Transaction, webhook: int) -> bool:
-    """Deletes at most `MOST_DELETED` of a webhook's messages. Returns whether there are no more."""
-    ids = list(tx.exec(select(_Row.id).where(_Row.webhook_id == webhook).limit(MOST_DELETED)))
+    """Deletes at most `MAX_DELETED` of a webhook's messages. Returns whether there are no more."""
+    ids = list(tx.exec(select(_Row.id).where(_Row.webhook_id == webhook).limit(MAX_DELETED)))
     tx.execute(delete(_Row).where(col(_Row.id).in_(ids)))
-    return len(ids) < MOST_DELETED
+    return len(ids) < MAX_DELETED
 
 
 def prune(tx: Transaction, before: datetime, limit: int) -> int:

@@ -60,7 +60,7 @@ def find(tx: Transaction, id: int, now: datetime) -> WebhookRecord | None:
 
 
 def every(tx: Transaction, now: datetime, namespace: str | None = None) -> tuple[WebhookRecord, ...]:
-    """Oldest first: all, or those of a namespace."""
+    """All webhooks, or those of a namespace, oldest first."""
     query = select(WebhookRow).order_by(col(WebhookRow.id))
     if namespace is not None:
         query = query.where(WebhookRow.namespace == namespace)
@@ -68,7 +68,7 @@ def every(tx: Transaction, now: datetime, namespace: str | None = None) -> tuple
 
 
 def enabled(tx: Transaction, now: datetime) -> tuple[WebhookRecord, ...]:
-    """Those that get messages; healthy ones first."""
+    """The webhooks that get messages; healthy ones first."""
     query = select(WebhookRow).where(col(WebhookRow.disabled_at).is_(None))
     return tuple(_record(row, now) for row in tx.exec(query.order_by(col(WebhookRow.failures))))
 
@@ -97,7 +97,7 @@ def rotate(tx: Transaction, id: int, secret: str, until: datetime, now: datetime
 
 
 def enable(tx: Transaction, id: int, now: datetime) -> WebhookRecord:
-    """Starts with the events from now on."""
+    """Enables the webhook, for events from now on."""
     row = tx.get_one(WebhookRow, id)
     row.disabled_at = row.disabled_reason = None
     row.failures, row.cursor = 0, events.newest(tx)
@@ -106,7 +106,7 @@ def enable(tx: Transaction, id: int, now: datetime) -> WebhookRecord:
 
 
 def disable(tx: Transaction, id: int, reason: str, now: datetime) -> WebhookRecord:
-    """No more events are sent, and what is pending fails."""
+    """Disables the webhook: no more events are sent, and pending messages fail."""
     row = tx.get_one(WebhookRow, id)
     row.disabled_at, row.disabled_reason = now, reason
     tx.flush()
@@ -114,7 +114,7 @@ def disable(tx: Transaction, id: int, reason: str, now: datetime) -> WebhookReco
 
 
 def note_result(tx: Transaction, id: int, *, is_success: bool) -> None:
-    """Counts the failures since the last success."""
+    """Records the result of an attempt, and counts the failures since the last success."""
     row = tx.get_one(WebhookRow, id)
     row.failures = 0 if is_success else row.failures + 1
 

@@ -20,12 +20,12 @@ from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 
-_ALONE = ""
+_NO_OTHER = ""
 Figures = TypeVar("Figures", bound=BaseModel)
 
 
 def find_statistics(tx: Transaction, revision: Digest) -> WeightStatistics | None:
-    return _parsed(WeightStatistics, _figures(tx, revision.hex, _ALONE))
+    return _parsed(WeightStatistics, _figures(tx, revision.hex, _NO_OTHER))
 
 
 def find_distance(tx: Transaction, one: Digest, other: Digest) -> WeightDistance | None:
@@ -34,7 +34,7 @@ def find_distance(tx: Transaction, one: Digest, other: Digest) -> WeightDistance
 
 def find_measured(tx: Transaction, revisions: Sequence[Digest]) -> list[MeasuredWeights]:
     """The statistics of each revision, and its distance from the first, in one statement."""
-    alone = [(revision.hex, _ALONE) for revision in revisions]
+    alone = [(revision.hex, _NO_OTHER) for revision in revisions]
     pairs = [_pair(revisions[0], revision) for revision in revisions]
     row = orm.WeightMeasurementRow
     wanted = sm.select(row).where(sa.tuple_(sm.col(row.first), sm.col(row.second)).in_({*alone, *pairs}))
@@ -49,7 +49,7 @@ def find_measured(tx: Transaction, revisions: Sequence[Digest]) -> list[Measured
 
 
 def store_statistics(tx: Transaction, revision: Digest, found: WeightStatistics) -> None:
-    _store(tx, revision.hex, _ALONE, found)
+    _store(tx, revision.hex, _NO_OTHER, found)
 
 
 def store_distance(tx: Transaction, one: Digest, other: Digest, found: WeightDistance) -> None:

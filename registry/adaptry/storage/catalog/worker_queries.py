@@ -29,7 +29,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
 from adaptry.storage.catalog.workers import WorkerRecord, gone, is_lost
 
-_ABOUT = "workers"
+_SUBJECT = "workers"
 _BY_NAME = (col(WorkerRow.name), col(WorkerRow.owner), col(ResidentRow.served_as), col(VersionRow.number))
 _MAY_SERVE = and_(col(ResidentRow.condition).not_in(sorted(ENDED)), col(WorkerRow.gone_at).is_(None))
 """As `ResidentInfo.may_be_served`."""
@@ -44,7 +44,9 @@ def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentIn
 def summary(
     tx: Transaction, version: int, now: datetime, limit: int, served_as: str | None
 ) -> ResidentSummary:
-    """How many workers have or had a version, and some of them; under one name, if it is given."""
+    """The number of workers that have or had a version, and some of them; with a name, only those that serve
+    it under this name.
+    """
     has_it = col(ResidentRow.version_id) == version
     if served_as is not None:
         has_it &= col(ResidentRow.served_as) == served_as
@@ -77,7 +79,7 @@ def page(
     """Workers within `scope`, in the order of names and owners."""
     query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
     if cursor is not None:
-        name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # worker names contain no space
+        name, _, of = cursors.decode(cursor, _SUBJECT).partition(" ")  # worker names contain no space
         query = query.where(
             or_(
                 col(WorkerRow.name) > name,
@@ -88,7 +90,9 @@ def page(
         query = query.where(seen)
     rows = tx.exec(query).all()
     infos = _with_residents(tx, rows[:limit], scope, now)
-    following = cursors.encode(f"{infos[-1].worker} {infos[-1].owner}", _ABOUT) if len(rows) > limit else None
+    following = (
+        cursors.encode(f"{infos[-1].worker} {infos[-1].owner}", _SUBJECT) if len(rows) > limit else None
+    )
     return Page[WorkerInfo](items=tuple(infos), next=following)
 
 

@@ -25,7 +25,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
 from adaptry.storage.catalog.workers import WorkerRecord
 
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 VersionKey = tuple[AdapterName, Digest]
 _Key = tuple[int, str]
 
@@ -102,7 +102,7 @@ def replace(
             row.condition, row.ended_at = "unloaded", row.ended_at or now
     tx.flush()
     withdrawn = select(VersionRow.id).where(col(VersionRow.state).in_(WITHDRAWN))
-    is_old = (col(ResidentRow.worker_id) == worker.key) & (col(ResidentRow.ended_at) < now - KEPT)
+    is_old = (col(ResidentRow.worker_id) == worker.key) & (col(ResidentRow.ended_at) < now - RETENTION)
     is_settled = col(ResidentRow.dropped_at).is_not(None) | col(ResidentRow.version_id).not_in(withdrawn)
     tx.execute(delete(ResidentRow).where(is_old, is_settled))
 

@@ -46,7 +46,7 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
     )
     row.engine, row.url = report.engine, report.url
-    if report.residents is not None or row.id is None:  # an engine that does not answer was last seen so
+    if report.residents is not None or row.id is None:  # if the engine does not answer, its last data stay
         row.version, row.base = report.version, report.base
         row.base_id = report.base_id.hex if report.base_id else None
     row.slots, row.lease, row.reported_at = report.slots, report.lease, now
@@ -61,7 +61,9 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
 
 
 def is_unchanged(tx: Transaction, worker: WorkerRecord, report: WorkerReport) -> bool:
-    """Whether its engine answers as before, with the same problems; its adapters are compared elsewhere."""
+    """Whether a report shows the same state of the engine and the same problems as before; the adapters are
+    compared elsewhere.
+    """
     row = tx.get_one(WorkerRow, worker.key)
     is_answering = report.residents is not None
     return row.gone_at is None and row.is_answering == is_answering and row.problems == _problems_text(report)
@@ -74,12 +76,12 @@ def declare_gone(tx: Transaction, worker: WorkerRecord, at: datetime, by: str, r
 
 
 def is_gone(tx: Transaction, worker: WorkerRecord) -> bool:
-    """Whether it was declared gone and has not reported since."""
+    """Whether the worker was declared gone and has not reported since."""
     return tx.get_one(WorkerRow, worker.key).gone_at is not None
 
 
 def is_silent(tx: Transaction, worker: WorkerRecord, now: datetime) -> bool:
-    """Whether its last report has expired, or its engine does not answer."""
+    """Whether the worker's last report has expired, or its engine does not answer."""
     row = tx.get_one(WorkerRow, worker.key)
     return is_lost(row, now) or not row.is_answering
 
@@ -103,7 +105,7 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
 
 
 def label_of(row: WorkerRow) -> str:
-    """The same as `WorkerRecord.label`; for this package."""
+    """Like `WorkerRecord.label`, for a row; only for this package."""
     return _record(row).label
 
 

@@ -87,7 +87,7 @@ def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: st
 
 
 def find_unregistered(tx: Reads, manifest: Manifest, written: str | None) -> ResolvedBase | None:
-    """The same as `find_base`, if no base is registered under the claimed name; None if one may be."""
+    """Like `find_base`, if no base is registered under the claimed name; None if one may be registered."""
     claimed = _claimed(manifest, written)
     key = str(claimed.claimed_id) if claimed.claimed_id else claimed.claimed_name
     return claimed if key is None or bases.is_unknown(tx, key) else None
@@ -100,7 +100,7 @@ def _claimed(manifest: Manifest, written: str | None) -> ResolvedBase:
 
 
 def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The same as `find_base`, for a version that was bound to the base `id`. Its declared name is then
+    """Like `find_base`, for a version that was bound to the base `id`. Its declared name is then
     another name of that base. A base that is not registered yet stays a claim.
     """
     if bases.record(tx, id) is None:
@@ -116,8 +116,8 @@ def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: st
 def find_stored_base(
     tx: Transaction, manifest: Manifest, written: str | None, bound: Digest | None
 ) -> ResolvedBase:
-    """The base of a stored version, as for a caller who may read everything. `bound` is the base to which it
-    is bound.
+    """The base of a stored version, found as for a caller who may read everything. `bound` is the base to
+    which it is bound.
     """
     if bound is not None:
         return find_bound_base(tx, bound, manifest, written)

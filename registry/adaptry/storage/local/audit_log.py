@@ -121,14 +121,14 @@ class LocalAuditLog(AuditLog):
     def _sequencer(self) -> Sequencer:
         return Sequencer(self.context.catalog, self.context.log_key)
 
-    def _seal_if_possible(self, most: int | None = None) -> None:
+    def _seal_if_possible(self, maximum: int | None = None) -> None:
         """Seals pending entries, unless a server does, nothing can be written, or this process cannot sign:
         the key is elsewhere, or the extra `audit` is not installed.
         """
         can_seal = self.context.seals_audit_on_read and ed25519.is_available()
         if can_seal and self._sequencer.has_its_key:
             with suppress(CorruptData, ReadOnly, Unavailable):
-                self._sequencer.run(self.context.clock(), waits_for_lease=False, most=most)
+                self._sequencer.run(self.context.clock(), waits_for_lease=False, maximum=maximum)
 
     def _namespaces(self, tx: Transaction) -> Sequence[str] | None:
         """The namespaces about which the caller may read; None: everything. Raises `PermissionDenied`."""

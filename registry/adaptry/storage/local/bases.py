@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page
 
 _BATCH = 50
-_MOST_NAMES = 16
+_MAX_NAMES = 16
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class LocalBases(Bases):
         with self.context.write() as tx:
             self._record(tx, id)
             if hidden := hiding(tx, bases.names(tx, id)):
-                raise Conflict(_taken(hidden[0], hidden[0]))
+                raise Conflict(_name_taken(hidden[0], hidden[0]))
             have = files.sizes(tx, id, [entry.sha256 for entry in files_])
             missing = [entry.path for entry in files_ if have.get(entry.sha256) != entry.size]
             if missing:
@@ -178,7 +178,7 @@ class LocalBases(Bases):
             if owner not in (None, record.id):
                 raise Conflict(f"{name} already names another base, {owner}; choose another name")
             if owner is None and (adapter := adapter_of_name(tx, name)):
-                raise Conflict(_taken(name, adapter))
+                raise Conflict(_name_taken(name, adapter))
         fresh = _distinct_names(tx, record.id, [name for name, owner in taken.items() if owner is None])
         merged = _merged(before, record) if before else record
         if merged != before:
@@ -247,7 +247,7 @@ class LocalBases(Bases):
             after = batch[-1].key
 
 
-def _taken(name: str, adapter: str) -> str:
+def _name_taken(name: str, adapter: str) -> str:
     return (
         f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would get that:"
         f" choose another --name, or free this one with `adaptry rename {adapter} NEW` or, if it is not"
@@ -281,8 +281,8 @@ def _check_names(names: tuple[str, ...]) -> None:
     """Raises `Invalid` for names that are not allowed. A name that looks like an id would hide the base with
     that id.
     """
-    if len(names) > _MOST_NAMES:
-        raise Invalid(f"a base can get at most {_MOST_NAMES} names at once")
+    if len(names) > _MAX_NAMES:
+        raise Invalid(f"a base can get at most {_MAX_NAMES} names at once")
     for name in names:
         parse_base_name(name)
         if len(name) >= 12 and set(name) <= set("0123456789abcdef"):

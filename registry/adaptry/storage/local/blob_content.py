@@ -74,7 +74,7 @@ def check_names(manifest: Manifest) -> None:
 
 
 def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
-    """The same as `check_names`, for a tree that need not be an adapter yet, and may contain adapters in
+    """Like `check_names`, for a tree that need not be an adapter yet, and may contain adapters in
     subfolders.
     """
     top = tuple(entry for entry in manifest.files if "/" not in entry.path)

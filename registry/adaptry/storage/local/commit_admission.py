@@ -31,7 +31,7 @@ from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.revision_admission import (
-    TRIES,
+    MAX_ATTEMPTS,
     RevisionAdmission,
     StaleState,
     claim_files,
@@ -78,7 +78,7 @@ class CommitAdmission:
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
         request = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
         check_draft(request.tree, with_folders=request.branch != MAIN)
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             with self.context.catalog.read() as tx:
                 move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, request.tree)
             derived = None
@@ -147,8 +147,8 @@ class CommitAdmission:
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitResult:
-        """Raises `StaleState` if the data read before have changed, `Conflict` if the request depends on
-        them.
+        """Carries out the commit in a transaction. Raises `StaleState` if the data read before have changed,
+        and `Conflict` if the request depends on them.
         """
         reach("revisions.before_rows")
         with self.context.write() as tx:

@@ -93,7 +93,9 @@ class RegistryContext:
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> RegistryContext:
-        """The same stores for another identity, optionally for one request; this costs nothing."""
+        """A context with the same stores for another identity, optionally for one request; this costs
+        nothing.
+        """
         other = copy(self)
         other.identity, other._idempotency_key = identity, idempotency_key
         return other
@@ -136,12 +138,16 @@ class RegistryContext:
         return self.require_readable(name, adapters.find(tx, name))
 
     def resolve(self, tx: Reads, ref: Ref) -> Columns:
-        """The versions that several refs select, looked up in one statement. Otherwise like `resolve`."""
+        """The columns of the version that `ref` selects. Raises `NotFound`, and the errors of resolving the
+        ref.
+        """
         require_value(ref)
         return self._selected(tx, ref, resolve_ref(tx, ref))
 
     def resolve_all(self, tx: Reads, refs: Sequence[Ref]) -> list[Columns]:
-        """The same for several refs, in one statement."""
+        """The columns of the versions that several refs select, with one statement. Raises the errors of
+        `resolve`.
+        """
         for ref in refs:
             require_value(ref)
         return [

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 if TYPE_CHECKING:  # most commands decide nothing
     from adaptry.core.gates.decision import PromotionDecision
 
-_KEPT = 64
+_CACHE_SIZE = 64
 
 
 class DecisionCache:
@@ -28,5 +28,5 @@ class DecisionCache:
     def put(self, facts: Digest, decision: PromotionDecision) -> None:
         with self._lock:
             self._kept[facts] = decision
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > _CACHE_SIZE:
                 self._kept.popitem(last=False)

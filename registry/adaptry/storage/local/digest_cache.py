@@ -17,7 +17,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 if TYPE_CHECKING:
     from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 
-_KEPT = 32
+_CACHE_SIZE = 32
 
 InspectionResult = Callable[[], WeightsInspection | None]
 """Waits for an inspection and returns its result; None if it failed."""
@@ -51,14 +51,14 @@ class IncrementalDigests:
             return  # a piece was hashed but could not be written
         with self._lock:
             self._kept[id] = weights
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > _CACHE_SIZE:
                 self._kept.popitem(last=False)
 
     def put_inspection(self, id: str, result: InspectionResult) -> None:
         """Keeps the inspection of the complete file, which may still be running, until `pop_inspection`."""
         with self._lock:
             self._inspections[id] = result
-            while len(self._inspections) > _KEPT:
+            while len(self._inspections) > _CACHE_SIZE:
                 self._inspections.popitem(last=False)
 
     def pop_inspection(self, id: str) -> WeightsInspection | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
     from adaptry.checks.runtimes import Runtime
 
-_MOST_KEPT = 50_000
+_MAX_CACHED = 50_000
 _Key = tuple[str, str | None, str]
 
 
@@ -40,7 +40,7 @@ class _Verdicts:
 
     def put(self, key: _Key, fits: bool) -> None:
         with self._lock:
-            if len(self._kept) >= _MOST_KEPT:
+            if len(self._kept) >= _MAX_CACHED:
                 self._kept.clear()
             self._kept[key] = fits
 

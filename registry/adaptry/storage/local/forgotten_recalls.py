@@ -14,7 +14,7 @@ from adaptry.storage.catalog.database import Catalog, Transaction
 if TYPE_CHECKING:
     from adaptry.registry.workers import ForgottenRecall
 
-BY = "adaptry"
+ACTOR = "adaptry"
 """The author of the quarantine: the registry, by proof of a worker or of the replaced catalog."""
 
 
@@ -39,9 +39,9 @@ def quarantine_forgotten(
     if stored.state in WITHDRAWN:
         return False
     change = recall_claims.quarantine(claim)
-    generation = states.put(tx, stored, change, now, BY)
+    generation = states.put(tx, stored, change, now, ACTOR)
     detail = {"digest": digest, "was": stored.state, "reason": change.reason, "generation": generation}
     events.record(
-        tx, "version.quarantined", at=now, by=BY, adapter=adapter, number=stored.number, detail=detail
+        tx, "version.quarantined", at=now, by=ACTOR, adapter=adapter, number=stored.number, detail=detail
     )
     return True

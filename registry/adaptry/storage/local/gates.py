@@ -39,7 +39,7 @@ from adaptry.storage.local.gate_facts import CatalogFacts, Move, base_of, docume
 
 Result = TypeVar("Result")
 _KNOWN = "adaptry_known_decisions"  # in the `info` of a transaction of `write_decided`
-_TRIES = 8
+_MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Question:
     base: BaseRecord | None
 
 
-class _NotEvaluated(Exception):
+class _DecisionNeeded(Exception):
     """A transaction of `write_decided` needs a decision that is not known yet."""
 
     def __init__(self, question: _Question) -> None:
@@ -90,13 +90,13 @@ def _decided(
 ) -> Result:
     known: dict[Digest, PromotionDecision | AdaptryError] = {}
     keys = metrics.MetricKeys()
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         try:
             with begin() as tx:
                 tx.info[_KNOWN] = known
                 keys.apply(tx)
                 return action(tx)
-        except _NotEvaluated as missing:
+        except _DecisionNeeded as missing:
             known[missing.question.key] = _outcome(context, missing.question)
     raise Unavailable("the evidence and approvals of this move keep changing; try again")
 
@@ -122,7 +122,7 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
     found = context.gate_decisions.get(question.key) or (known or {}).get(question.key)
     if found is None:
         if known is not None:
-            raise _NotEvaluated(question)
+            raise _DecisionNeeded(question)
         found = _evaluated(context, question)
     if isinstance(found, AdaptryError):
         raise found

@@ -19,7 +19,7 @@ from adaptry.storage.catalog.idempotency import StoredResponse
 
 Answer = TypeVar("Answer")
 
-KEPT = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 
 
 def _nothing() -> None:
@@ -45,7 +45,7 @@ class IdempotencyKey:
         """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict` if
         the key was used with another request.
         """
-        since = now - KEPT
+        since = now - RETENTION
         stored = idempotency.find(tx, principal, self.key, since)
         if stored is None:
             answer = action()

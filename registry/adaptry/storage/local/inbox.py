@@ -19,10 +19,10 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, ByDigest, Number, Ref, parse_namespace
 from adaptry.registry.evidence import EvidenceAddition
 from adaptry.registry.inbox import (
-    MOST_BYTES,
-    MOST_BYTES_OF_ONE,
-    MOST_FILES,
-    MOST_FILES_OF_ONE,
+    MAX_BYTES,
+    MAX_BYTES_OF_ONE,
+    MAX_FILES_OF_ONE,
+    MAX_KEPT_FILES,
     Inbox,
     KeptResults,
     PostedFile,
@@ -90,14 +90,14 @@ class LocalInbox(Inbox):
         if to.version is None or (results is not None and results.reason is not None):
             row.reason = results.reason if results and results.reason else to.reason
             return self._keep(row, data)
-        return self._attach_at_once(row, data, parsed, results, to)
+        return self._attach_in_transaction(row, data, parsed, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
         namespace, identity = parse_namespace(namespace), self.context.identity
         if identity.is_anonymous:
             return ()
         with self.context.catalog.read() as tx:
-            found = posted_files.posted_by(tx, namespace, identity.name, 2 * MOST_FILES_OF_ONE)
+            found = posted_files.posted_by(tx, namespace, identity.name, 2 * MAX_FILES_OF_ONE)
         return tuple(one for one in found if self._is_within_limit("read", namespace, one.adapter))
 
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
@@ -111,7 +111,7 @@ class LocalInbox(Inbox):
 
     def get(self, id: int) -> KeptResults:
         with self.context.catalog.read() as tx:
-            return posted_files.kept_results(tx, self._kept(tx, id))
+            return posted_files.kept_results(tx, self._kept_results(tx, id))
 
     def read(self, id: int) -> bytes:
         with self.context.catalog.read() as tx:
@@ -123,7 +123,7 @@ class LocalInbox(Inbox):
 
     def attach(self, id: int, ref: Ref) -> EvidenceAddition:
         with self.context.catalog.read() as tx:
-            row = self._kept(tx, id)
+            row = self._kept_results(tx, id)
             version = to_record(self.context.resolve(tx, ref))
             self.context.require("evidence.add", ref.name)
             if row.revision and not self._is_stated(tx, ref.name, row.revision, version):
@@ -145,7 +145,7 @@ class LocalInbox(Inbox):
 
     def discard(self, id: int) -> None:
         with self.context.write() as tx:
-            row = self._kept(tx, id)
+            row = self._kept_results(tx, id)
             if not self._is_within_limit("evidence.add", row.namespace, row.adapter):
                 raise PermissionDenied(
                     f"this token may not discard results {id}: its limits do not allow evidence.add in"
@@ -154,7 +154,7 @@ class LocalInbox(Inbox):
             posted_files.delete(tx, row)
             self._record(tx, "results.discard", row, {})
 
-    def _attach_at_once(
+    def _attach_in_transaction(
         self,
         row: PostedFileRow,
         data: bytes,
@@ -283,7 +283,7 @@ class LocalInbox(Inbox):
             self._commit_version(tx, name, revision) == version.number
         )
 
-    def _kept(self, tx: Transaction, id: int) -> PostedFileRow:
+    def _kept_results(self, tx: Transaction, id: int) -> PostedFileRow:
         row = posted_files.find(tx, id)
         if row is None or row.reason is None or row.task is not None or not self._sees(row):
             raise _no_results(id)
@@ -365,7 +365,7 @@ def _with_samples(
 
 def _require_room(tx: Transaction, namespace: str, by: str) -> None:
     """Raises `QuotaExceeded` if too much would be kept apart, including this file."""
-    for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
+    for of, files, size in ((by, MAX_FILES_OF_ONE, MAX_BYTES_OF_ONE), (None, MAX_KEPT_FILES, MAX_BYTES)):
         count, stored = posted_files.kept_use(tx, namespace, of)
         if count > files or stored > size:
             owner = f" from {by}" if of else ""

@@ -20,9 +20,9 @@ from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.digest_cache import IncrementalDigests
 
-_MOST = 8
+_MAX_RUNNING = 8
 """How many uploads are inspected on arrival at once, with a thread and a descriptor each."""
-_places = BoundedSemaphore(_MOST)
+_places = BoundedSemaphore(_MAX_RUNNING)
 
 
 class InspectionOnArrival:
@@ -35,7 +35,7 @@ class InspectionOnArrival:
         """Keeps the inspection until the upload `id` is finished. This class inspects nothing."""
 
 
-class _Running(InspectionOnArrival):
+class _RunningInspection(InspectionOnArrival):
     def __init__(
         self, growing: GrowingFileInspection, weights: StreamingWeightsDigest, staged: StagedBlob
     ) -> None:
@@ -78,7 +78,7 @@ def inspection_on_arrival(
     thread = ThreadPoolExecutor(1, "inspection")
     growing = GrowingFileInspection(context.inspector, thread, descriptor, tenant)
     try:
-        yield _Running(growing, weights, staged)
+        yield _RunningInspection(growing, weights, staged)
     finally:
         if staged.offset < session.size:
             growing.cancel()

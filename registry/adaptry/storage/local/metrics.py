@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from adaptry.registry.records import MetricInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
-_MOST_AT_ONCE = 64
-MOST_METRICS = 1024
+_MAX_BATCH = 64
+MAX_METRICS = 1024
 """Maximum number of metrics that a version may have: each of its listings shows the newest value of all."""
-MOST_VALUES = 10_000
+MAX_VALUES = 10_000
 """Maximum number of values that may be logged for a version: `list` returns all of them."""
 
 
@@ -64,18 +64,16 @@ def _require_room(
     """Raises `Invalid` if the version would have too many metrics or values."""
     where = f"{adapter.name}@{version.number}"
     instead = f"store them in a results file: adaptry evidence add {where} FILE"
-    if len(newest(tx, version).keys() | metrics.keys()) > MOST_METRICS:
-        raise Invalid(f"{where} may have at most {MOST_METRICS:,} metrics; {instead}")
-    if (logged := count_logged(tx, version)) + len(metrics) > MOST_VALUES:
-        raise Invalid(
-            f"{where} has {logged:,} logged values, and may have at most {MOST_VALUES:,}; {instead}"
-        )
+    if len(newest(tx, version).keys() | metrics.keys()) > MAX_METRICS:
+        raise Invalid(f"{where} may have at most {MAX_METRICS:,} metrics; {instead}")
+    if (logged := count_logged(tx, version)) + len(metrics) > MAX_VALUES:
+        raise Invalid(f"{where} has {logged:,} logged values, and may have at most {MAX_VALUES:,}; {instead}")
 
 
 def check_metrics(values: Mapping[str, float]) -> None:
     """Raises `Invalid` for a bad name or a value that is not finite."""
-    if not 1 <= len(values) <= _MOST_AT_ONCE:
-        raise Invalid(f"log 1 to {_MOST_AT_ONCE} metrics at once, not {len(values)}")
+    if not 1 <= len(values) <= _MAX_BATCH:
+        raise Invalid(f"log 1 to {_MAX_BATCH} metrics at once, not {len(values)}")
     for name, value in values.items():
         if not _NAME.fullmatch(name):
             raise Invalid(

@@ -37,7 +37,7 @@ from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.gate_facts import Move, may_approve
 from adaptry.storage.local.gates import decide, read_decided
 
-_MOST_REFS = 5
+_MAX_REFS = 5
 """Maximum number of branches and tags of which a new policy warns."""
 
 
@@ -264,7 +264,7 @@ def _unloadable_refs(tx: Transaction, owner: PolicyOwner, policy: Policy) -> Ite
     """A warning for each branch or tag with the alias's name: it resolves to nothing while the policy is in
     force, because moving it could bypass the policy.
     """
-    found = git_refs.owners_of(tx, policy.alias, owner.scope.namespace, owner.adapter, _MOST_REFS)
+    found = git_refs.owners_of(tx, policy.alias, owner.scope.namespace, owner.adapter, _MAX_REFS)
     for name, kind, written in found:
         yield (
             f"{name} has a {kind} {written}, which cannot be loaded by this name while the policy is in"

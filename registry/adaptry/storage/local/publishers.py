@@ -24,7 +24,7 @@ from adaptry.storage.catalog.publishers import IssuerRecord
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import require_administrator, require_in_namespace
 
-MOST = 32
+MAX_PUBLISHERS = 32
 """Publishers of one adapter."""
 _PERMISSIONS = ("viewer", "push")
 
@@ -85,8 +85,10 @@ class LocalPublishers(Publishers):
             for one in existing:
                 if (one.info.issuer, one.rule) == (issuer.info.name, rule):
                     return one.info
-            if len(existing) >= MOST:
-                raise Conflict(f"{name} has {MOST} publishers, the most that an adapter can have; remove one")
+            if len(existing) >= MAX_PUBLISHERS:
+                raise Conflict(
+                    f"{name} has {MAX_PUBLISHERS} publishers, the most that an adapter can have; remove one"
+                )
             account, now, by = (
                 self._create_account(tx, name),
                 self.context.clock(),

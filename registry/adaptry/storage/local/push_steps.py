@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.adapters.inspection.files import WeightsFile, inspect_together
-from adaptry.adapters.inspection.inspector import PATIENCE, InspectorBusy
+from adaptry.adapters.inspection.inspector import TIMEOUT, InspectorBusy
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.digest import Digest
 from adaptry.core.errors import copies_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import PushResult
 
 Result = TypeVar("Result")
-_BATCH_PATIENCE = 0.2  # seconds that a batch waits for an inspecting process
+_BATCH_TIMEOUT = 0.2  # seconds that a batch waits for an inspecting process
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> Push
     """Carries out one push. Raises its error."""
     push = BatchedPush(context, tenant, steps)
     push.advance(None)
-    (outcome,) = _finish([push], PATIENCE)
+    (outcome,) = _finish([push], TIMEOUT)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -115,13 +115,13 @@ def finish_together(pushes: Sequence[BatchedPush]) -> list[PushResult | Exceptio
     with pushes[0].context.catalog.read_together():
         for push in pushes:
             push.advance(None)
-    return _finish(pushes, _BATCH_PATIENCE)
+    return _finish(pushes, _BATCH_TIMEOUT)
 
 
-def _finish(pushes: Sequence[BatchedPush], patience: float) -> list[PushResult | Exception]:
+def _finish(pushes: Sequence[BatchedPush], timeout: float) -> list[PushResult | Exception]:
     while waiting := [push for push in pushes if push.next is not None]:
         if inspecting := [push for push in waiting if isinstance(push.next, InspectFiles)]:
-            _inspect(patience, inspecting)
+            _inspect(timeout, inspecting)
         elif storing := [push for push in waiting if isinstance(push.next, StoreFiles)]:
             _store(storing)
         else:
@@ -129,7 +129,7 @@ def _finish(pushes: Sequence[BatchedPush], patience: float) -> list[PushResult |
     return [push.outcome for push in pushes if push.outcome is not None]
 
 
-def _inspect(patience: float, pushes: Sequence[BatchedPush]) -> None:
+def _inspect(timeout: float, pushes: Sequence[BatchedPush]) -> None:
     """Inspects all weights together. If that fails, inspects each push alone: one may be the cause."""
     first = pushes[0]
     files: dict[Digest, WeightsFile] = {}
@@ -139,13 +139,13 @@ def _inspect(patience: float, pushes: Sequence[BatchedPush]) -> None:
         files |= push.next.files
         of_each.append(push.next.files)
     try:
-        made = inspect_together(first.context.inspector, list(files.values()), first.tenant, patience)
+        made = inspect_together(first.context.inspector, list(files.values()), first.tenant, timeout)
     except InspectorBusy as busy:
         for push in pushes:
             push.advance(busy)
         return
     except Exception as error:  # noqa: BLE001  (raised by the push)
-        _retry_individually(partial(_inspect, patience), pushes, error)
+        _retry_individually(partial(_inspect, timeout), pushes, error)
         return
     found = dict(zip(files, made, strict=True))
     for push, own in zip(pushes, of_each, strict=True):

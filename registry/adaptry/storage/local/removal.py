@@ -46,7 +46,7 @@ def require_movable(
 
 
 def _recalls(tx: Transaction, adapter: AdapterRecord) -> Iterator[tuple[Action, str]]:
-    """For each kind of recall that the adapter has: the right to undo it, and the recall in words."""
+    """The right to undo each kind of recall that the adapter has, and the recall in words."""
     withheld = states.withheld_numbers(tx, adapter)
     actions: tuple[tuple[State, Action], ...] = (("revoked", "policy.manage"), ("quarantined", "state.set"))
     for state, action in actions:

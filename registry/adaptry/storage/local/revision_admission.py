@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from adaptry.storage.local.base_binding import Binding
     from adaptry.storage.local.sent_files import SentFiles
 
-TRIES = 5
+MAX_ATTEMPTS = 5
 
 
 class StaleState(Exception):
@@ -110,7 +110,7 @@ class RevisionAdmission:
             from adaptry.storage.local.sent_files import SentFiles  # only small adapters are sent whole
 
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             prepared = yield from self._prepare(name, sent_manifest, options, sent)
             if prepared.lacking:
                 yield StoreFiles(prepared.lacking)

@@ -143,7 +143,7 @@ class LocalRollouts(Rollouts):
             if not self.context.identity.may_read(adapter.name, adapter.visibility):
                 continue
             serving = {worker.label: None, **rollouts.serving(tx, info, self.context.clock())}
-            info = self._driven(tx, adapter, info, serving, worker.name, failed)
+            info = self._advanced(tx, adapter, info, serving, worker.name, failed)
             if info.stage == "running" and worker.label in choose_workers(info.id, info.percent, serving):
                 assigned.append(
                     RolloutAssignment(
@@ -152,7 +152,7 @@ class LocalRollouts(Rollouts):
                 )
         return tuple(assigned)
 
-    def _driven(
+    def _advanced(
         self,
         tx: Transaction,
         adapter: AdapterRecord,

@@ -38,7 +38,7 @@ def _known_values(field: str) -> Iterable[str] | None:
 
 
 def _confused(term: TextTerm) -> str | None:
-    """A hint for a trait of LoRAs, which is not a method, though many call it one."""
+    """A hint for a trait of LoRAs that is often called a method but is none."""
     from adaptry.adapters.methods.lora_config import TRAITS
 
     name = term.text.lower()

@@ -20,7 +20,7 @@ from adaptry.storage.local.small_files import SmallFiles
 
 @dataclass(frozen=True)
 class SentFiles(SmallFiles):
-    """The files of a manifest, verified; and by name, to be read as an adapter."""
+    """The verified files of a manifest, also by name, so that they can be read as an adapter."""
 
     content: MemoryContent
 

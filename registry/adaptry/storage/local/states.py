@@ -65,7 +65,7 @@ def _require_successor(
 
 
 def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
-    """Whether nothing would change. For an active version, the reason does not matter."""
+    """Whether a change of state would change nothing. For an active version, the reason does not matter."""
     if seen.state != change.state or change.state == "active":
         return seen.state == change.state
     last = seen.last_state_change

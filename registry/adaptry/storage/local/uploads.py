@@ -74,7 +74,7 @@ class LocalUploads(Uploads):
         return self._begun(session)
 
     def _make_room(self, refused: QuotaRefusal) -> bool:
-        """Whether room was made by dropping an abandoned session of a name that reached its limit."""
+        """Drops an abandoned session of a name that has reached its limit; returns whether this made room."""
         if not isinstance(refused.error, Busy):
             return False
         from adaptry.storage.local import abandoned_uploads  # used only at the limit
@@ -87,7 +87,7 @@ class LocalUploads(Uploads):
     def _opened(
         self, owner: Owner, digest: Digest | None, size: int, earlier: str | None
     ) -> UploadSessionRecord | QuotaRefusal:
-        """An idle session for the same bytes, or a new one; else the reason why none may be opened."""
+        """An idle session for the same bytes or a new one; otherwise the reason why none may be opened."""
         from adaptry.storage.local import unhashed_uploads  # used only by servers
 
         now, key = self.context.clock(), self.context.blobs.new_key()
@@ -198,7 +198,9 @@ class LocalUploads(Uploads):
                 files.finish_session(tx, session.id, self.context.clock())
 
     def _named(self, session: UploadSessionRecord, digest: Digest) -> UploadSessionRecord:
-        """The session, which was waiting for this digest. Raises `Conflict`, `Unavailable`."""
+        """Gives this digest to the session that was waiting for it, and returns the session. Raises
+        `Conflict`, `Unavailable`.
+        """
         from adaptry.storage.local import unhashed_uploads
 
         with self.context.write(is_durable=False) as tx:

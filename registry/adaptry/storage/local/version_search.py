@@ -23,8 +23,8 @@ from adaptry.storage.local.search_values import refuse_unknown_values
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """The search results, in the transaction that shows them."""
+class _FoundKeys:
+    """The keys of the versions that a search found, and the transaction in which they are shown."""
 
     tx: Reads
     scope: ReadScope
@@ -55,7 +55,7 @@ class VersionSearch:
         return b'{"items":[%b],"next":%b}' % (b",".join(items), json.dumps(found.page.next).encode())
 
     @contextmanager
-    def _find(self) -> Iterator[_Found]:
+    def _find(self) -> Iterator[_FoundKeys]:
         cursors.check_limit(self.limit)
         context, now = self.context, self.context.clock()
         parsed = parse(self.query, now)
@@ -64,13 +64,13 @@ class VersionSearch:
             with context.catalog.read() as tx:
                 scope = context.read_scope(tx)
                 found = search(tx, scope, request, now, fits_test(context, tx, scope))
-                yield self._checked(_Found(tx, scope, found), parsed)
+                yield self._checked(_FoundKeys(tx, scope, found), parsed)
             return
         with context.catalog.read_prepared(is_search=True) as reads:
             scope = context.read_scope(reads)
-            yield self._checked(_Found(reads, scope, search(reads, scope, request, now)), parsed)
+            yield self._checked(_FoundKeys(reads, scope, search(reads, scope, request, now)), parsed)
 
-    def _checked(self, found: _Found, query: Query) -> _Found:
+    def _checked(self, found: _FoundKeys, query: Query) -> _FoundKeys:
         """Returns `found`. If it is empty, raises `InvalidQuery` for values that do not exist."""
         if found.page.keys or found.page.next is not None or self.cursor is not None:
             return found
@@ -84,7 +84,7 @@ class VersionSearch:
         refuse_unknown_values(query, is_found)
         return found
 
-    def _encoded(self, found: _Found) -> list[bytes]:
+    def _encoded(self, found: _FoundKeys) -> list[bytes]:
         versions = self.context.catalog.encoded_versions.of(found.tx, found.page.keys)
         hidden = self._with_hidden_base(found, versions)
         if not hidden:
@@ -93,7 +93,7 @@ class VersionSearch:
         replaced = dict(zip(hidden, map(encoded, shown), strict=True))
         return [replaced.get(version.key, version.json) for version in versions]
 
-    def _with_hidden_base(self, found: _Found, versions: list[EncodedVersion]) -> list[int]:
+    def _with_hidden_base(self, found: _FoundKeys, versions: list[EncodedVersion]) -> list[int]:
         if found.scope.namespaces is None:
             return []
         bases = {version.base for version in versions if version.base is not None}

@@ -13,7 +13,7 @@ from adaptry.core.refs import parse_namespace
 from adaptry.registry.event_kinds import require_adapter_kind
 from adaptry.registry.records import Page
 from adaptry.registry.webhooks import (
-    MOST_WEBHOOKS,
+    MAX_WEBHOOKS,
     CreatedSecret,
     SecretRotation,
     WebhookDelivery,
@@ -28,7 +28,7 @@ from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import require_in_namespace
 from adaptry.storage.webhooks.messages import new_secret
 
-_LARGEST = (1 << 31) - 1  # of PostgreSQL's integers
+_MAX_ID = (1 << 31) - 1  # of PostgreSQL's integers
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class LocalWebhooks(Webhooks):
             require_adapter_kind(kind)
         url, secret = OutgoingUrl.parse(request.url), new_secret()
         with self.context.write() as tx:
-            if webhooks.count(tx, namespace) >= MOST_WEBHOOKS:
-                raise Conflict(f"{namespace} has {MOST_WEBHOOKS} webhooks, the maximum; remove one first")
+            if webhooks.count(tx, namespace) >= MAX_WEBHOOKS:
+                raise Conflict(f"{namespace} has {MAX_WEBHOOKS} webhooks, the maximum; remove one first")
             made = webhooks.insert(tx, request, self.context.identity, secret, self.context.clock()).info
             after = {"webhook": made.id, "host": url.host, "adapters": made.adapters}
             after["kinds"] = ", ".join(made.kinds) or "all"
@@ -138,7 +138,7 @@ class LocalWebhooks(Webhooks):
         """The webhook, if the caller manages it. Raises `NotFound`, with the same message for a webhook that
         the caller does not manage.
         """
-        found = webhooks.find(tx, id, self.context.clock()) if 0 < id <= _LARGEST else None
+        found = webhooks.find(tx, id, self.context.clock()) if 0 < id <= _MAX_ID else None
         if found is None or not self._manages(found.info):
             raise NotFound(f"no webhook {id}; `adaptry webhook ls` shows those that you manage")
         return found.info

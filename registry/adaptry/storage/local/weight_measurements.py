@@ -18,7 +18,7 @@ def weight_statistics(context: RegistryContext, ref: Ref) -> WeightStatistics:
         digest = Digest(context.resolve(tx, ref).digest)
         found = weight_measurements.find_statistics(tx, digest)
     if found is None:
-        raise NotFound(f"the weights of {ref} are not measured yet; {_ask(ref)}")
+        raise NotFound(f"the weights of {ref} are not measured yet; {_job_hint(ref)}")
     return found
 
 
@@ -28,7 +28,7 @@ def weight_distance(context: RegistryContext, ref: Ref, other: Ref) -> WeightDis
         digests = [Digest(context.resolve(tx, each).digest) for each in (ref, other)]
         found = weight_measurements.find_distance(tx, *digests)
     if found is None:
-        raise NotFound(f"the weights of {ref} and {other} are not compared yet; {_ask(ref, other)}")
+        raise NotFound(f"the weights of {ref} and {other} are not compared yet; {_job_hint(ref, other)}")
     return found
 
 
@@ -57,6 +57,6 @@ def store_distance(context: RegistryContext, one: Digest, other: Digest, found: 
         weight_measurements.store_distance(tx, one, other, found)
 
 
-def _ask(*refs: Ref) -> str:
+def _job_hint(*refs: Ref) -> str:
     fields = " ".join(f"versions={ref}" for ref in refs)
     return f"a job measures them: adaptry jobs submit weight-statistics {fields}"

@@ -46,13 +46,13 @@ class LocalWorkers(Workers):
                 " NAMESPACE"
             )
         with self.context.catalog.read() as tx:
-            is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
+            is_renewal = worker_reports.is_renewal(tx, self._own_record(tx, report), report)
         # A worker's sign of life need not be on the disk before the reply.
         return write_decided(self.context, lambda tx: self._take(tx, report), is_durable=not is_renewal)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> ReportReply:
         now = self.context.clock()
-        known = self._own(tx, report)
+        known = self._own_record(tx, report)
         if known and workers.is_gone(tx, known):
             self._record(tx, "worker.returned", known)
         worker = workers.put(tx, report, self.context.identity.name, now)
@@ -181,7 +181,7 @@ class LocalWorkers(Workers):
         by = self.context.identity.name
         events.record(tx, kind, at=self.context.clock(), by=by, detail=detail)
 
-    def _own(self, tx: Transaction, report: WorkerReport) -> WorkerRecord | None:
+    def _own_record(self, tx: Transaction, report: WorkerReport) -> WorkerRecord | None:
         return workers.find(tx, report.worker, self.context.identity.name)
 
     def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> WorkerRecord:

@@ -46,7 +46,7 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Ca
         )
     with closing(Catalog.open(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
         with source.write() as leaving, target.write() as arriving:
-            if database_copy.is_retired(leaving, place):  # the last step was not taken
+            if database_copy.is_retired(leaving, place):  # an earlier move stopped before its last step
                 rows = database_copy.count(arriving)
             else:
                 rows = database_copy.copy(leaving, arriving)

@@ -18,7 +18,7 @@ from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDelivery, DeliveryOutcome
 from adaptry.storage.webhooks.messages import body_of, headers_of
-from adaptry.storage.webhooks.tries import EXPIRY, GONE, MOST_TRIES, next_try
+from adaptry.storage.webhooks.retry_schedule import EXPIRY, HTTP_GONE, MAX_ATTEMPTS, next_try
 
 _SECONDS = 5.0  # per attempt, from the name look-up to the end of the response
 _ANSWER_BYTES = 64 << 10
@@ -39,7 +39,7 @@ def deliver_next(
 ) -> bool:
     """Sends the webhook's next message; returns whether there was one. Failures are outcomes, not errors."""
     now = clock()
-    bounds = ClaimBounds(until=now + LEASE, most_tries=MOST_TRIES, oldest=now - EXPIRY)
+    bounds = ClaimBounds(until=now + LEASE, most_tries=MAX_ATTEMPTS, oldest=now - EXPIRY)
     with catalog.write_nondurable() as tx:
         claimed = webhook_deliveries.claim(tx, webhook, now, bounds)
     if claimed is None:
@@ -48,7 +48,7 @@ def deliver_next(
     reach("webhooks.after_send")
     with catalog.write_nondurable() as tx:  # after a power failure, the message is sent again
         webhook_deliveries.store_outcome(tx, claimed, outcome)
-        if outcome.status == GONE:
+        if outcome.status == HTTP_GONE:
             _disable(tx, claimed.webhook.info, clock())
     return True
 
@@ -72,23 +72,23 @@ def _send(
     try:
         answer = connector.request("POST", claimed.webhook.info.url, body=body, headers=headers)
         status = answer.status
-        error = _complaint(status)
+        error = _failure_reason(status)
     except AdaptryError as refused:
         error = refused.public_message  # the full message may name addresses in the server's network
     milliseconds = round(1000 * (time.monotonic() - began))
     if error is None:
         return DeliveryOutcome(True, now, milliseconds, status)
-    is_last = status == GONE or claimed.event is None
+    is_last = status == HTTP_GONE or claimed.event is None
     retry_at = None if is_last else next_try(claimed.attempt, claimed.created_at, clock(), random.random())
     return DeliveryOutcome(False, now, milliseconds, status, error, retry_at)
 
 
-def _complaint(status: int) -> str | None:
+def _failure_reason(status: int) -> str | None:
     """The reason why a response status is a failure; None if the receiver accepted the message."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
         return f"the receiver redirects ({status}), which is not followed; change the webhook's URL"
-    if status == GONE:
+    if status == HTTP_GONE:
         return "the receiver wants no more messages (410)"
     return f"the receiver answered {status}"

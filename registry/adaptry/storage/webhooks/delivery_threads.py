@@ -15,16 +15,16 @@ from collections.abc import Callable
 from adaptry.core.errors import AdaptryError
 
 LOG = logging.getLogger("adaptry.webhooks")
-AT_ONCE = 64
-_SLOW_SECONDS = 1.0
+CONCURRENCY = 64
+_SLOW_DELIVERY_SECONDS = 1.0
 
 
 class DeliveryThreads:
     """`deliver_next` sends a webhook's next message, and returns whether one was due."""
 
-    def __init__(self, deliver_next: Callable[[int], bool], at_once: int = AT_ONCE) -> None:
+    def __init__(self, deliver_next: Callable[[int], bool], concurrency: int = CONCURRENCY) -> None:
         self._deliver_next = deliver_next
-        self._at_once = at_once
+        self._concurrency = concurrency
         self._lock = threading.Lock()
         self._busy: dict[int, threading.Thread] = {}
         self._hindering: set[int] = set()  # members of `_busy` that count towards the half
@@ -33,7 +33,7 @@ class DeliveryThreads:
         self._is_stopping = False
 
     def start(self, webhook: int, *, is_failing: bool) -> None:
-        """Serves the webhook as soon as there is a thread for it; nothing if it is being served."""
+        """Serves the webhook as soon as a thread is free; does nothing if it is being served already."""
         with self._lock:
             if webhook not in self._busy:
                 self._waiting.setdefault(webhook, is_failing)
@@ -56,9 +56,11 @@ class DeliveryThreads:
             return list(self._busy.values())
 
     def _start_waiting(self) -> None:
-        """Starts those that may start, the one that has waited longest first. The lock is held."""
+        """Starts the waiting webhooks that may start, the one that has waited longest first. The caller holds
+        the lock.
+        """
         for webhook, is_failing in list(self._waiting.items()):
-            if self._is_stopping or len(self._busy) >= self._at_once:
+            if self._is_stopping or len(self._busy) >= self._concurrency:
                 return
             if not self._has_room(webhook, is_failing):
                 continue
@@ -67,14 +69,14 @@ class DeliveryThreads:
             thread.start()  # raises, with the webhook still waiting, if the system has no thread left
             del self._waiting[webhook]
             self._busy[webhook] = thread
-            if self._hinders(webhook, is_failing):
+            if self._is_slow(webhook, is_failing):
                 self._hindering.add(webhook)
 
-    def _hinders(self, webhook: int, is_failing: bool) -> bool:
+    def _is_slow(self, webhook: int, is_failing: bool) -> bool:
         return is_failing or webhook in self._slow
 
     def _has_room(self, webhook: int, is_failing: bool) -> bool:
-        return not self._hinders(webhook, is_failing) or len(self._hindering) < max(1, self._at_once // 2)
+        return not self._is_slow(webhook, is_failing) or len(self._hindering) < max(1, self._concurrency // 2)
 
     def _serve(self, webhook: int) -> None:
         """Sends the webhook's due messages, one after the other, until another webhook needs the thread."""
@@ -94,12 +96,12 @@ class DeliveryThreads:
                 self._start_waiting()
 
     def _deliver(self, webhook: int) -> bool:
-        """Whether the webhook may have more messages due."""
+        """Sends the webhook's next message; returns whether more messages may be due."""
         while not self._is_stopping:
             began = time.monotonic()
             if not self._deliver_next(webhook):
                 return False
-            is_slow = time.monotonic() - began > _SLOW_SECONDS
+            is_slow = time.monotonic() - began > _SLOW_DELIVERY_SECONDS
             with self._lock:
                 (self._slow.add if is_slow else self._slow.discard)(webhook)
                 if is_slow:
@@ -109,7 +111,7 @@ class DeliveryThreads:
         return True
 
     def _is_needed_by_others(self, webhook: int) -> bool:
-        """Whether one that waits could start in this one's place."""
+        """Whether a waiting webhook could start in place of this one."""
         return any(
             webhook in self._hindering or self._has_room(other, is_failing)
             for other, is_failing in self._waiting.items()

@@ -19,14 +19,14 @@ from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.storage.catalog import webhook_deliveries, webhooks
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.webhooks.delivery import deliver_next
-from adaptry.storage.webhooks.delivery_threads import AT_ONCE, DeliveryThreads
+from adaptry.storage.webhooks.delivery_threads import CONCURRENCY, DeliveryThreads
 
 LOG = logging.getLogger("adaptry.webhooks")
 
-KEEP = timedelta(days=30)
+DELIVERY_RETENTION = timedelta(days=30)
 """How long messages stay in the log."""
 _POLL = 5.0  # seconds, at most, until a message that is due again is sent
-_PAUSE = 0.25
+_RETRY_DELAY = 0.25
 """Minimum seconds between two queries for webhooks while there are none: each commit would cause one."""
 _PRUNE_EVERY = 600.0
 _PRUNED = 1000
@@ -61,12 +61,12 @@ class WebhookSender:
         catalog: Catalog,
         connector: GuardedConnector,
         clock: Callable[[], datetime] = utc_now,
-        at_once: int = AT_ONCE,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self._catalog = catalog
         self._connector = connector
         self._clock = clock
-        self._threads = DeliveryThreads(self._deliver_next, at_once)
+        self._threads = DeliveryThreads(self._deliver_next, concurrency)
         self._is_stopping = threading.Event()
         self._has_webhooks = True
         self._pruned_at = -_PRUNE_EVERY
@@ -84,7 +84,7 @@ class WebhookSender:
                 except Exception:
                     LOG.exception("webhooks failed; they are tried again")
                 if not self._has_webhooks:
-                    self._is_stopping.wait(_PAUSE)
+                    self._is_stopping.wait(_RETRY_DELAY)
                 notifier.wait(seen, wait)
         self._threads.join()
 
@@ -131,7 +131,7 @@ class WebhookSender:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY:
             return
         self._pruned_at = time.monotonic()
-        before = self._clock() - KEEP
+        before = self._clock() - DELIVERY_RETENTION
         while True:
             with self._catalog.write() as tx:
                 if webhook_deliveries.prune(tx, before, _PRUNED) < _PRUNED:

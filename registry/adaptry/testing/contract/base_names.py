@@ -29,7 +29,7 @@ ALIAS = AdapterName.parse("org/again")
 OTHER_CASE = AdapterName.parse("org/TINY")
 
 
-class Hurried(RetryPolicy):
+class FailsOnRetry(RetryPolicy):
     """Fails if an operation is retried after a wait."""
 
     def wait(self, failures: int) -> None:
@@ -37,7 +37,7 @@ class Hurried(RetryPolicy):
 
 
 class BaseNamesContract(ContractFixtures):
-    """One name, one thing."""
+    """Tests that a name belongs to only one base or adapter."""
 
     @pytest.fixture
     def tiny(self, tmp_path: Path) -> BaseRecord:
@@ -52,7 +52,7 @@ class BaseNamesContract(ContractFixtures):
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.adapters.create(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
-            push(registry, lora(), name, retry=Hurried())
+            push(registry, lora(), name, retry=FailsOnRetry())
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.adapters.rename(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):

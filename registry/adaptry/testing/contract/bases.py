@@ -354,5 +354,5 @@ class BasesContract(ContractFixtures):
 
 
 def _bindings(registry: Registry) -> int:
-    """How many times a version of the adapter was bound to a base."""
+    """The number of times that a version of the adapter was bound to a base."""
     return [event.kind for event in registry.adapters.history(TONE).items].count("version.bound")

@@ -21,7 +21,9 @@ ALTO = AdapterName.parse("acme/alto")
 
 
 class BranchesContract(ContractFixtures):
-    """`references`, `create_branch` to `squash`, `moved`, and the accepted names of revisions."""
+    """`references`, the methods from `create_branch` to `squash`, `moved`, and the names by which a revision
+    is found.
+    """
 
     def test_a_revision_is_found_by_each_of_its_names(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))

@@ -14,7 +14,7 @@ from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.catalog import cursors
 from adaptry.testing.contract.fixtures import TONE, ContractFixtures, MakeLora
 
-_KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see
+_KEYS = range(1, 40)  # the keys of rows that a forger tries, to find a row that is hidden from them
 _NO_NUMBERS = (
     "x", "-1", "+1", " 1", "01", "1.0", "1e3", "0x1", "\u0661", "\u00b9", "1_0", "None", "1\n", "1\x00",
     str(2**63), str(2**64), "9" * 300,
@@ -62,7 +62,7 @@ class CursorsContract(ContractFixtures):
                 for place in places:
                     with pytest.raises((Invalid, InvalidQuery), match="cursor"):
                         ask(cursors.encode(place, taken[0]))
-                ask(cursors.encode(_LAST, taken[0]))  # the largest number is a place, though an empty one
+                ask(cursors.encode(_LAST, taken[0]))  # a valid position, although no row is there
 
         for sort in ("updated", "downloads"):
             for place in (

@@ -140,7 +140,7 @@ class InspectionsContract(ContractFixtures):
 
 
 def one_value(value: float) -> Tensors:
-    """A factor with one element that is something else."""
+    """A factor with one element that has a different value."""
     return {FACTOR: ("F32", (16, 4), struct.pack("<63f", *[0.1] * 63) + struct.pack("<f", value))}
 
 

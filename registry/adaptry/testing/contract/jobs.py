@@ -223,7 +223,7 @@ class JobsContract(ContractFixtures):
         with pytest.raises(NotFound):
             make_registry(EVE).jobs.unschedule("nightly")
         evil = CONVERT.model_copy(update={"task": {**CONVERT.task, "to": "evil/plain"}})
-        make_registry(EVE).jobs.schedule("nightly", "* * * * *", evil)  # a namespace's names are its own
+        make_registry(EVE).jobs.schedule("nightly", "* * * * *", evil)  # names are per namespace
         with pytest.raises(PermissionDenied):
             make_registry(RON).jobs.unschedule("nightly")
         assert len(ada.jobs.schedules()) == 1

@@ -30,7 +30,7 @@ ANN, BOB = (Identity.with_role(name, "maintainer", ("acme",)) for name in ("ann"
 
 
 def add_scores(registry: Registry, ref: Ref, scores: Sequence[float], task: str = "gsm8k") -> None:
-    """Evidence of a task with so many documents, and their scores in a samples file."""
+    """Adds evidence of a task with this many documents, and their scores in a samples file."""
     results, samples = f'{{"of": "{ref}", "scores": {list(scores)}}}'.encode(), samples_of(scores)
     for data in (results, samples):
         store(registry, data)

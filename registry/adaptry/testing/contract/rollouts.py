@@ -23,7 +23,7 @@ from adaptry.testing.contract.worker_reports import (
 
 
 class RolloutsContract(ContractFixtures):
-    """`rollouts.start`, `rollouts`, `rollouts.change`, and the turns that reports are answered with."""
+    """`rollouts.start`, `rollouts`, `rollouts.change`, and the assignments in replies to reports."""
 
     def test_a_rollout_reaches_some_workers_then_more_and_then_moves_the_alias(
         self, make_registry: MakeRegistry, lora: MakeLora

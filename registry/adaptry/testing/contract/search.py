@@ -86,7 +86,7 @@ FINDS = {
     "size>1gb": [],
     "parameters>=1": ["voice-over@1", "tone@2", "tone@1"],
 }
-"""Queries on `shelf`, and their results."""
+"""Queries on `searchable_versions`, and their results."""
 
 
 class SearchContract(ContractFixtures):
@@ -95,7 +95,7 @@ class SearchContract(ContractFixtures):
     def test_a_query_finds_the_matching_versions_newest_first(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
 
         def found(query: str) -> list[str]:
             """On all pages: a slow machine puts few verdicts of engines on one."""
@@ -105,7 +105,7 @@ class SearchContract(ContractFixtures):
         assert {query: found(query) for query in FINDS} == FINDS
 
     def test_a_search_as_json_equals_its_page(self, registry: Registry, lora: MakeLora) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
         for query in ("", "base:org/tiny", "metric.accuracy>=0.9", "rank>1e300"):
             page = registry.versions.search(query, None, 2)
             assert (
@@ -143,7 +143,7 @@ class SearchContract(ContractFixtures):
             registry.versions.search(f"rank<=8 OR ({query} tone)" if "fits" not in query else query)
 
     def test_search_results_have_the_requested_order(self, registry: Registry, lora: MakeLora) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
 
         def ordered(sort: str, reverse: bool = False) -> list[str]:
             found = iter_items(
@@ -206,7 +206,7 @@ class SearchContract(ContractFixtures):
     def test_sql_syntax_in_a_query_has_no_effect(
         self, registry: Registry, lora: MakeLora, query: str
     ) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
         assert registry.versions.search(query).items == ()
 
     def test_pages_follow_each_other_without_gap_or_repetition(
@@ -234,7 +234,7 @@ class SearchContract(ContractFixtures):
     def test_an_edited_text_is_found_immediately_and_the_old_one_no_longer(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
         registry.adapters.edit(VOICE, AdapterEdit(tags=("audio",), description="A narrator"))
         assert [
             len(registry.versions.search(query).items) for query in ("tag:speech", "speech", "dubbing")
@@ -246,7 +246,7 @@ class SearchContract(ContractFixtures):
         assert [len(registry.versions.search(query).items) for query in ("tag:audio", "narrator")] == [1, 1]
 
     def test_a_moved_alias_is_found_where_it_points(self, registry: Registry, lora: MakeLora) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
         second = registry.versions.get(Ref.parse("acme/tone@2"))
         registry.aliases.move(TONE, "prod", second.digest, was=1)
         assert [item.number for item in registry.versions.search("alias:prod").items] == [2]
@@ -256,7 +256,7 @@ class SearchContract(ContractFixtures):
     def test_a_renamed_or_deleted_adapter_is_not_found_under_its_old_name(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        shelf(registry, lora)
+        searchable_versions(registry, lora)
         registry.adapters.rename(VOICE, AdapterName.parse("other/speaker"))
         assert registry.versions.search("name:acme/voice-over").items == ()
         assert len(registry.versions.search("name:other/speaker namespace:other speaker").items) == 1
@@ -264,7 +264,7 @@ class SearchContract(ContractFixtures):
         assert registry.versions.search("speaker").items == ()
 
     def test_searches_find_only_readable_versions(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        shelf(make_registry(ADA), lora)
+        searchable_versions(make_registry(ADA), lora)
         push(make_registry(EVE), lora(9), AdapterName.parse("evil/tone"))
         for query in ("", "method:lora", "rank=4", "name:tone", "-tag:x", "metric.accuracy>0", "alias:prod"):
             assert {item.name.namespace for item in make_registry(EVE).versions.search(query).items} <= {
@@ -320,7 +320,7 @@ class SearchContract(ContractFixtures):
             make_registry(EVE).metrics.log(Ref(TONE), {"accuracy": 1.0})
 
 
-def shelf(registry: Registry, lora: MakeLora) -> None:
+def searchable_versions(registry: Registry, lora: MakeLora) -> None:
     """Two versions of one adapter and one of another, which differ in every searchable field."""
     push(registry, lora(1, rank=4), TONE, options=PushOptions(metrics={"accuracy": 0.95}, alias="prod"))
     registry.metrics.log(Ref(TONE), {"accuracy": 0.5})

@@ -102,7 +102,7 @@ MAKES: Mapping[str, Ask] = {
 
 
 class TenantsContract(ContractFixtures):
-    """Every method that names an adapter, for everyone who is not its owner."""
+    """Tests every method that names an adapter, as called by everyone who is not its owner."""
 
     @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
     @pytest.mark.parametrize("method", [*READS, *WRITES])

@@ -8,7 +8,7 @@ import pytest
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
-from adaptry.registry.webhooks import MOST_WEBHOOKS, CreatedSecret, SecretRotation, WebhookRequest
+from adaptry.registry.webhooks import MAX_WEBHOOKS, CreatedSecret, SecretRotation, WebhookRequest
 from adaptry.testing.contract.fixtures import ADA, ContractFixtures, MakeRegistry
 
 OLGA = Identity.with_role("olga", "owner", ("acme",))
@@ -123,7 +123,7 @@ class WebhooksContract(ContractFixtures):
         assert registry.webhooks.list() == ()
 
     def test_a_namespace_has_a_limited_number_of_webhooks(self, registry: Registry) -> None:
-        for _ in range(MOST_WEBHOOKS):
+        for _ in range(MAX_WEBHOOKS):
             registry.webhooks.add(WebhookRequest(namespace="acme", url=URL))
         with pytest.raises(Conflict, match="remove one first"):
             registry.webhooks.add(WebhookRequest(namespace="acme", url=URL))

@@ -17,7 +17,7 @@ _REFERENCE = re.compile(
     r"/(?P<repository>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
 )
-_HERE = frozenset(["localhost", "127.0.0.1", "[::1]"])
+_LOCAL_HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class OciReference:
         if found is None:
             raise Invalid(f"not a location in an OCI registry: {text[:120]!r} (write {GRAMMAR})")
         host = found["host"] + (f":{found['port']}" if found["port"] else "")
-        is_plain = bool(found["plain"]) or found["host"] in _HERE
+        is_plain = bool(found["plain"]) or found["host"] in _LOCAL_HOSTS
         return cls(host, found["repository"], found["tag"] or "latest", is_plain)
 
     @property

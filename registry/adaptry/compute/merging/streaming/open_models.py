@@ -10,13 +10,13 @@ from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoi
 from adaptry.compute.sidecar_client.inputs import ModelInputs
 from adaptry.core.digest import Digest
 
-_MOST = 8
+_MAX_OPEN = 8
 
 _Key = tuple[Digest, Digest, str, str]
 
 
 class ModelPool:
-    """Safe for many threads: one of them opens a model while the others wait."""
+    """A pool of open models, safe for many threads: one thread opens a model while the others wait."""
 
     def __init__(self, make: Callable[[ModelInputs], VirtualCheckpoint]) -> None:
         self._make = make
@@ -31,7 +31,7 @@ class ModelPool:
         with self._lock:
             place = self._places.setdefault(key, _PoolEntry())
             self._places.move_to_end(key)
-            while len(self._places) > _MOST:
+            while len(self._places) > _MAX_OPEN:
                 self._places.popitem(last=False)
         with place.lock:
             if place.model is None or not place.model.is_current:

@@ -144,7 +144,7 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs until the control socket is closed."""
+    """Serves requests until the control socket is closed."""
     parser = argparse.ArgumentParser(prog="python -m adaptry.compute.merging.streaming", description=__doc__)
     parser.add_argument("--control", type=int, required=True, help="the descriptor of the control socket")
     parser.add_argument("--folder", type=Path, required=True, help="folder for temporary files and caches")

@@ -21,8 +21,8 @@ from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.core.files.durable import write_error
 
-_KEPT = 2  # per checkpoint; a tensor that is being read is kept until its readers are done
-_MAKING = threading.Semaphore(2)  # computing a tensor needs a few times its size in memory
+_CACHE_SIZE = 2  # per checkpoint; a tensor that is being read is kept until its readers are done
+_COMPUTING = threading.Semaphore(2)  # computing a tensor needs a few times its size in memory
 
 
 class TensorSpool:
@@ -51,11 +51,11 @@ class TensorSpool:
         with self._lock:
             made = self._made.setdefault(tensor.name, _SpooledTensor())
             self._made.move_to_end(tensor.name)
-            while len(self._made) > _KEPT:
+            while len(self._made) > _CACHE_SIZE:
                 self._made.popitem(last=False)
         with made.lock:
             if made.is_empty:
-                with _MAKING:
+                with _COMPUTING:
                     made.fill(tensor, self._base, self._folder, self._on_made)
         return made
 

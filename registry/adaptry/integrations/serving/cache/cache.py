@@ -177,7 +177,7 @@ class Cache:
         recall_store.unblock(self._layout, digest)
 
     def recall_reason(self, digest: Digest) -> str | None:
-        """When and why the digest was recalled here; None if it is not recalled."""
+        """A text with the time and reason of the digest's recall here; None if it is not recalled."""
         return recall_store.recall_reason(self._layout, digest)
 
     def has_files(self, digest: Digest) -> bool:

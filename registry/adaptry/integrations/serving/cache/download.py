@@ -139,7 +139,7 @@ def _require_only(folder: Path, metadata: EntryMetadata) -> None:
 
 
 def _is_same(path: Path, entry: FileEntry) -> bool:
-    if path.is_symlink():  # its target can change without a new stamp
+    if path.is_symlink():  # a link's target can change without a new stamp
         return False
     hasher = sha256()
     with open_regular(path) as file, BackgroundHasher(hasher.update) as beside:

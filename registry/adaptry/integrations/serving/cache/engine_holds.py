@@ -29,7 +29,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.layout import CacheLayout
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_TRIES = 8
+_MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,14 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
         return
     names = (*known.names, name) if known is not None and not known.is_over else (name,)
     text = EngineHold.new(engine, version, names).model_dump_json()
-    for attempt in range(_TRIES):
+    for attempt in range(_MAX_ATTEMPTS):
         try:
             _write(path, text)
             return
         except (FileNotFoundError, FileExistsError) as error:
             # Another process removes the folder with its last hold: before the file is created, or while
             # `mkdir` checks whether the existing path is a folder.
-            if attempt == _TRIES - 1:
+            if attempt == _MAX_ATTEMPTS - 1:
                 raise write_error(error, path) from error
         except OSError as error:
             raise write_error(error, path) from error

@@ -34,7 +34,7 @@ from adaptry.integrations.serving.cache.stack_layout import StackLayout
 from adaptry.registry.records import VersionInfo
 
 FILES = "adapter"
-_ABOUT = "about.json"
+_METADATA_FILE = "about.json"
 _HELD = re.compile(r"\.(?P<digest>[0-9a-f]{64})\.held")
 _ENTRY = re.compile(r"(?P<hidden>\.?)(?P<digest>[0-9a-f]{64})(?P<part>\.part)?")
 
@@ -59,9 +59,9 @@ class EntryMetadata(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Writes the file atomically."""
-        temporary = folder / f".{_ABOUT}.{secrets.token_hex(4)}"
+        temporary = folder / f".{_METADATA_FILE}.{secrets.token_hex(4)}"
         temporary.write_text(self.model_dump_json())
-        temporary.replace(folder / _ABOUT)
+        temporary.replace(folder / _METADATA_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class CacheLayout:
 def read_metadata(folder: Path) -> EntryMetadata | None:
     """The metadata of an entry; None if it is missing or cannot be read."""
     try:
-        return EntryMetadata.model_validate_json((folder / _ABOUT).read_bytes())
+        return EntryMetadata.model_validate_json((folder / _METADATA_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -165,12 +165,12 @@ def read_metadata(folder: Path) -> EntryMetadata | None:
 def mark_used(folder: Path) -> None:
     """Sets the time of last use to now."""
     with contextlib.suppress(OSError):  # a read-only cache does not record use
-        os.utime(folder / _ABOUT)
+        os.utime(folder / _METADATA_FILE)
 
 
 def last_used_at(folder: Path) -> float | None:
     with contextlib.suppress(FileNotFoundError):
-        return (folder / _ABOUT).stat().st_mtime
+        return (folder / _METADATA_FILE).stat().st_mtime
     return None
 
 

@@ -25,7 +25,7 @@ def unblock(layout: CacheLayout, digest: Digest) -> None:
 
 
 def recall_reason(layout: CacheLayout, digest: Digest) -> str | None:
-    """When and why the digest was recalled here; None if it is not recalled."""
+    """A text with the time and reason of the digest's recall here; None if it is not recalled."""
     try:
         return layout.recall_file(digest).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import FileLock
 from adaptry.integrations.serving.cache.eviction import Evictor
 from adaptry.integrations.serving.cache.layout import FILES, file_stamps
-from adaptry.integrations.serving.cache.stack_layout import ABOUT, StackMetadata
+from adaptry.integrations.serving.cache.stack_layout import METADATA_FILE, StackMetadata
 
 WriteStack = Callable[[Path, Callable[[int], None]], None]
 """Fills an empty folder. Before it writes, it calls the second argument with the bytes it may need."""
@@ -74,7 +74,7 @@ class StackFolders:
             (place / FILES).mkdir()
             write(place / FILES, lambda size: self._evictor.reserve_stack(key, size))
             made = StackMetadata(parts=tuple(parts), stamps=dict(file_stamps(place)))
-            (place / ABOUT).write_text(made.model_dump_json())
+            (place / METADATA_FILE).write_text(made.model_dump_json())
 
     def _lock_shared(self, key: str) -> None:
         root = self._layout.root

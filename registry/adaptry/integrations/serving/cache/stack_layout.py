@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from adaptry.core.digest import Digest
 from adaptry.core.files.locks import FileLock
 
-ABOUT = "about.json"
+METADATA_FILE = "about.json"
 _RESERVED = ".size"
 
 
@@ -62,7 +62,7 @@ class StackLayout:
     def read(self, key: str) -> StackMetadata | None:
         """The metadata; None if the stack is missing or incomplete."""
         with contextlib.suppress(OSError, ValidationError):
-            return StackMetadata.model_validate_json((self.folder(key) / ABOUT).read_bytes())
+            return StackMetadata.model_validate_json((self.folder(key) / METADATA_FILE).read_bytes())
         return None
 
     def all(self) -> Iterator[tuple[str, StackMetadata]]:

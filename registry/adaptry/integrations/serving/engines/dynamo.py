@@ -44,7 +44,7 @@ class Dynamo(Engine):
         another version.
         """
         body = {"lora_name": name, "source": {"uri": f"file://{path}"}}
-        require_success(_checked(self.client.post("/v1/loras", body, patience=600)), f"load {name}")
+        require_success(_checked(self.client.post("/v1/loras", body, timeout=600)), f"load {name}")
         self._paths[name] = str(path)
 
     def unload(self, name: str) -> None:

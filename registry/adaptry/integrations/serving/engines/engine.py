@@ -148,7 +148,7 @@ class Engine(ABC):
         return frozenset()
 
     def started_at(self) -> float | None:
-        """When the engine's process started (Unix time); None if the engine does not report it."""
+        """The time when the engine's process started (Unix time); None if the engine does not report it."""
         return None
 
     def request_counts(self) -> RequestCounts | None:

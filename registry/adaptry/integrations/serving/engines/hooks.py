@@ -21,8 +21,8 @@ from adaptry.core.errors import CheckFailed, Invalid, Unavailable
 from adaptry.core.files.durable import write_error
 from adaptry.core.lazy_dataclass import dataclass
 
-_PATIENCE = 600.0
-_EVERY = 0.2
+_TIMEOUT = 600.0
+_POLL_INTERVAL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,19 @@ class OperatorCommands:
                 "this engine changes its adapters only at a restart: pass the command (--restart COMMAND)"
             )
         _run(self.restart, {"ADAPTRY_ADAPTERS": str(self.list_file)})
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _TIMEOUT
         while not is_up():
             if time.monotonic() > until:
                 raise Unavailable(
-                    f"the engine does not answer {_PATIENCE:.0f} s after {shlex.join(self.restart)}"
+                    f"the engine does not answer {_TIMEOUT:.0f} s after {shlex.join(self.restart)}"
                 )
-            time.sleep(_EVERY)
+            time.sleep(_POLL_INTERVAL)
 
     def prepared_path(self, folder: Path, name: str) -> Path:
-        """Where the converted file of an adapter's folder is, in the cache entry: both are evicted together.
-        Another command has another file, and so does another program under the same command."""
+        """The path of the converted file of an adapter's folder, inside the cache entry, so that both are
+        evicted together. Another command has another file, and so does another program under the same
+        command.
+        """
         words = (*self.prepare, *_program_stamps(self.prepare))
         made_by = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
         return folder.parent / f"{Path(name).stem}-{made_by}{Path(name).suffix}"
@@ -132,7 +134,7 @@ def _run(command: tuple[str, ...], more: Mapping[str, str]) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

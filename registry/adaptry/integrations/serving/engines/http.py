@@ -22,8 +22,8 @@ from adaptry.core.http import check_url, is_cut_in_head, plain_reason, pool_fact
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
-_LONGEST = 600
-_PATIENCE = 120.0  # seconds
+_MAX_MESSAGE = 600
+_TIMEOUT = 120.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class EngineResponse:
         configured = error.get("message") if isinstance(error, dict) else error
         for key in ("error_message", "message", "detail"):
             configured = configured or self.json.get(key)
-        return " ".join(str(configured or self.text).split())[:_LONGEST] or f"status {self.status}"
+        return " ".join(str(configured or self.text).split())[:_MAX_MESSAGE] or f"status {self.status}"
 
 
 class EngineTimeout(Unavailable):
     """The engine accepted a request but did not answer it within `seconds`. It may still carry it out."""
 
-    def __init__(self, message: str, *, seconds: float = _PATIENCE) -> None:
+    def __init__(self, message: str, *, seconds: float = _TIMEOUT) -> None:
         super().__init__(message)
         self.seconds = seconds
 
@@ -81,38 +81,38 @@ class EngineClient:
         url: str,
         key: str | None = None,
         ca_bundle: str | None = None,
-        patience: float = _PATIENCE,
+        timeout: float = _TIMEOUT,
     ) -> None:
-        """`patience`: how many seconds the engine has to answer a `POST`. Raises `Invalid` if `url` is
+        """`timeout`: how many seconds the engine has to answer a `POST`. Raises `Invalid` if `url` is
         malformed."""
         self.url: str = check_url(url)
-        self.patience = patience
+        self.timeout = timeout
         self.slowest_answer = 0.0
         """How many seconds the engine needed at most to answer a `POST` that it did answer."""
         self._limit = math.inf
         self._open_pool = pool_factory(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def get(self, path: str, patience: float = 10.0) -> EngineResponse:
-        return self._request("GET", path, None, patience)
+    def get(self, path: str, timeout: float = 10.0) -> EngineResponse:
+        return self._request("GET", path, None, timeout)
 
-    def post(self, path: str, body: object, patience: float | None = None) -> EngineResponse:
-        seconds, start = min(patience or self.patience, self._limit), time.monotonic()
+    def post(self, path: str, body: object, timeout: float | None = None) -> EngineResponse:
+        seconds, start = min(timeout or self.timeout, self._limit), time.monotonic()
         answer = self._request("POST", path, json.dumps(body).encode(), seconds)
         self.slowest_answer = max(self.slowest_answer, time.monotonic() - start)
         return answer
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """In the block, the engine has at most `seconds` to answer a `POST`."""
+        """Limits the time that the engine has to answer a `POST` in the block to `seconds`."""
         self._limit = seconds
         try:
             yield
         finally:
             self._limit = math.inf
 
-    def delete(self, path: str, patience: float = 60.0) -> EngineResponse:
-        return self._request("DELETE", path, None, patience)
+    def delete(self, path: str, timeout: float = 60.0) -> EngineResponse:
+        return self._request("DELETE", path, None, timeout)
 
     def is_healthy(self) -> bool:
         """Whether the engine reports at `/health` that it is healthy."""
@@ -121,7 +121,7 @@ class EngineClient:
         except Unavailable:
             return False
 
-    def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
+    def _request(self, method: str, path: str, body: bytes | None, timeout: float) -> EngineResponse:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
         try:
             with self._open_pool() as pool:
@@ -130,15 +130,15 @@ class EngineClient:
                     f"{self.url}{path}",
                     body=body,
                     headers=headers,
-                    timeout=urllib3.Timeout(connect=5, read=patience),
+                    timeout=urllib3.Timeout(connect=5, read=timeout),
                     retries=False,
                     redirect=False,
                 )
         except ReadTimeoutError as error:
             raise EngineTimeout(
-                f"the engine at {self.url} did not answer {method} {path} within {patience:g} s;"
+                f"the engine at {self.url} did not answer {method} {path} within {timeout:g} s;"
                 " see the engine's log",
-                seconds=patience,
+                seconds=timeout,
             ) from error
         except (HTTPError, OSError) as error:
             is_refused = isinstance(error, (NewConnectionError, ConnectTimeoutError))

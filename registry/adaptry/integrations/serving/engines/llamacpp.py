@@ -21,7 +21,7 @@ from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, Op
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 _FILE = "adapter.gguf"
-_LONGEST_STEP = 600.0
+_MAX_STEP_SECONDS = 600.0
 """Seconds that a request waits for the list of adapters: the server sends it between two of its steps, and a
 step with a long prompt takes long on a CPU."""
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=100_000)
@@ -134,7 +134,7 @@ class LlamaCpp(Engine):
         """The number of each file in the server. The numbers are requested each time: a server that another
         process has restarted ignores numbers that it does not have, and applies all adapters if a request
         names none."""
-        adapters = self._server_adapters(_LONGEST_STEP)
+        adapters = self._server_adapters(_MAX_STEP_SECONDS)
         return {str(one.get("path")): one.get("id") for one in adapters}
 
     def _is_base(self, name: str) -> bool:
@@ -152,9 +152,9 @@ class LlamaCpp(Engine):
         ]
         require_success(self.client.post("/lora-adapters", body), "set its adapters' scales")
 
-    def _server_adapters(self, patience: float = 10.0) -> list[Mapping[str, Any]]:
+    def _server_adapters(self, timeout: float = 10.0) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        response = self.client.get("/lora-adapters", patience)
+        response = self.client.get("/lora-adapters", timeout)
         require_answer(response, "list its adapters")
         try:
             found = strictjson.loads(response.text.encode(), _LIMITS, "the engine's answer")

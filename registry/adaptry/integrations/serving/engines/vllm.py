@@ -32,8 +32,8 @@ _NO_UPDATES = (
     " --enable-lora, and with one API server (--api-server-count 1), because vLLM refuses this with more"
 )
 
-_PATIENCE = 5.0  # seconds
-_EVERY = 0.2
+_TIMEOUT = 5.0  # seconds
+_POLL_INTERVAL = 0.2
 
 
 class Vllm(Engine):
@@ -67,7 +67,9 @@ class Vllm(Engine):
         return self.client.post("/v1/completions", body)
 
     def names_in_use(self) -> frozenset[str]:
-        """The names are read from a gauge whose value is the time it was set: the newest series counts."""
+        """The names with running requests, read from a gauge whose value is the time at which it was set; the
+        newest series counts.
+        """
         series = [(float(when), labels) for labels, when in _INFO.findall(self._metrics())]
         newest = max(series, default=(0.0, ""))[1]
         names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]
@@ -85,14 +87,14 @@ class Vllm(Engine):
 
     def _wait_for_requests(self, name: str) -> None:
         """Waits until no request uses the name's previous adapter. Raises `Conflict` if it takes too long."""
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _TIMEOUT
         while name in self.names_in_use():
             if time.monotonic() > until:
                 raise Conflict(
                     f"requests for the previous version of {name} are still running; the new one is loaded"
                     " when they have ended"
                 )
-            time.sleep(_EVERY)
+            time.sleep(_POLL_INTERVAL)
             self._step()
 
     def _step(self) -> None:

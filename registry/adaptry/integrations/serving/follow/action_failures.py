@@ -48,8 +48,8 @@ class ActionFailures:
         if isinstance(error, UNREACHABLE) and is_transient:
             self._require_answers(key, error, is_registry_down=is_registry_down)
         if key and isinstance(error, EngineTimeout):
-            patience = self._engine.client.patience
-            self._backoff.record_unanswered(key, error.message, error.seconds, patience)
+            timeout = self._engine.client.timeout
+            self._backoff.record_unanswered(key, error.message, error.seconds, timeout)
         elif key and is_transient:
             self.transient[key[0]] = error.message
         elif key:

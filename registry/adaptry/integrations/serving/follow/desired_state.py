@@ -80,7 +80,7 @@ class DesiredState:
         )
 
     def is_usable(self, version: VersionInfo) -> bool:
-        """Whether the version is not withdrawn."""
+        """Whether the version may be used, since it is not withdrawn."""
         return version.state not in WITHDRAWN and version.digest not in self.recalls.withdrawn
 
     def _rollout_version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:

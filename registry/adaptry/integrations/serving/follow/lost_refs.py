@@ -18,7 +18,7 @@ from adaptry.integrations.serving.follow.problem_log import ProblemLog
 from adaptry.operations.watch import RefPattern
 from adaptry.registry.access import AccessQuery
 from adaptry.registry.interface import Registry
-from adaptry.registry.workers import MOST_PROBLEMS
+from adaptry.registry.workers import MAX_PROBLEMS
 
 _KNOWN_FOR = 60.0  # seconds for which the registry is not asked again about an adapter
 Access = Literal["readable", "absent", "not shown"]
@@ -42,7 +42,7 @@ class LostRefs:
         errors of `Adapters.get`, except `NotFound` and `PermissionDenied`."""
         missing = (self._named | set(before) | self.problems.keys()) - meant.keys()
         in_order = sorted(missing, key=lambda ref: (ref not in self._named, ref))  # a pattern may lose many
-        shown = in_order[:MOST_PROBLEMS]  # a report has room for no more, and each is a request
+        shown = in_order[:MAX_PROBLEMS]  # a report has room for no more, and each is a request
         self.problems = {ref: reason for ref in shown if (reason := self._reason(ref))}
         for ref, reason in self.problems.items():
             self._log.note(ref, f"{ref}: {reason}")

@@ -36,7 +36,7 @@ class _MonitorRequest(BaseHTTPRequestHandler):
             case "/healthz":
                 self._send(200, "application/json", '{"status": "live"}\n')
             case "/readyz":
-                reasons = _why_unready(self.metrics.residency())
+                reasons = _unready_reasons(self.metrics.residency())
                 body = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
                 self._send(503 if reasons else 200, "application/json", f"{json.dumps(body)}\n")
             case "/metrics":
@@ -63,7 +63,7 @@ class _MonitorRequest(BaseHTTPRequestHandler):
         return "adaptry"
 
 
-def _why_unready(now: Residency) -> list[str]:
+def _unready_reasons(now: Residency) -> list[str]:
     reasons = [] if now.is_engine_up else ["the engine does not answer"]
     if not now.is_settled:
         reasons.append("not all versions that the aliases point at have been loaded yet")

@@ -82,7 +82,9 @@ def plan_actions(
     slots: int | None,
     withdrawn: Collection[Digest] = (),
 ) -> FollowPlan:
-    """Plans how to get from `actual` to `desired` (unique names); withdrawn versions are never loaded."""
+    """Plans the actions that lead from `actual` to `desired` (with unique names); withdrawn versions are
+    never loaded.
+    """
     recalled = [one for one in actual if one.digest in withdrawn]
     staying = [one for one in actual if one not in recalled]
     by_name = {one.served_as: one for one in staying}

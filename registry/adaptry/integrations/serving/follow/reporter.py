@@ -25,7 +25,7 @@ from adaptry.integrations.serving.worker.status_report import (
 )
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import MOST_RESIDENTS, DroppedAdapter, ReportReply, ResidentReport
+from adaptry.registry.workers import MAX_RESIDENTS, DroppedAdapter, ReportReply, ResidentReport
 
 NO_LOADS: Mapping[ServedVersion, VersionInfo] = MappingProxyType({})
 
@@ -121,7 +121,7 @@ class Reporter:
             and (reason := failures.failure_reason((name, version.digest)))
         ]
         found = (*served, *unserved_residents(loading, "loading"), *unserved_residents(failed, "failed"))
-        return found[:MOST_RESIDENTS]
+        return found[:MAX_RESIDENTS]
 
 
 def _pending_targets(

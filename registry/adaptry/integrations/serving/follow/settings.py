@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.worker.status_report import WorkerIdentity
-from adaptry.registry.workers import MOST_RESIDENTS
+from adaptry.registry.workers import MAX_RESIDENTS
 
-_MOST_LOADED = MOST_RESIDENTS - 96
+_MAX_LOADED = MAX_RESIDENTS - 96
 """A report also has versions that are loaded for a test."""
 
 
@@ -27,7 +27,7 @@ class FollowSettings:
     @property
     def most_loaded(self) -> int:
         """The maximum number of loaded adapters: `slots`, but at most as many as fit in a report."""
-        return min(self.slots or _MOST_LOADED, _MOST_LOADED)
+        return min(self.slots or _MAX_LOADED, _MAX_LOADED)
 
     @property
     def identity(self) -> WorkerIdentity:

@@ -24,7 +24,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import Withdrawal
 
 _SHARE = 1 / 6  # of the engine's time to answer
-_SLOWER = 2.0  # times its slowest answer
+_SLOWEST_ANSWER_FACTOR = 2.0  # as a multiple of the engine's slowest answer
 
 
 class UnansweredLoads:
@@ -43,7 +43,7 @@ class UnansweredLoads:
             yield
             return
         client = self._engine.client
-        shorter = max(_SHARE * client.patience, _SLOWER * client.slowest_answer)
+        shorter = max(_SHARE * client.timeout, _SLOWEST_ANSWER_FACTOR * client.slowest_answer)
         with client.at_most(shorter if self._is_last_unanswered else math.inf):
             yield
         self._is_last_unanswered = False

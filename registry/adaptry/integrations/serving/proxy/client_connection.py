@@ -39,7 +39,7 @@ DEFAULT_LIMITS = ClientLimits()
 
 
 class ClientConnection(BaseHTTPRequestHandler):
-    """One connection."""
+    """A connection of a client to the proxy."""
 
     limits: ClassVar[ClientLimits]
     protocol_version = "HTTP/1.1"

@@ -20,14 +20,14 @@ from adaptry.integrations.serving.proxy.client_reader import ClientReader
 MAX_BODY = 16 << 20
 _LIMITS = strictjson.JsonLimits(size=MAX_BODY, depth=64, nodes=2_000_000)
 _SMALL = 64 << 10  # bodies up to this size reserve nothing
-_MOST_LARGE = 128 << 20  # bytes of all larger bodies together
-_SLOWEST = 64 << 10  # bytes a second that a client must send
+_MAX_LARGE_BYTES = 128 << 20  # bytes of all larger bodies together
+_MIN_BYTES_PER_SECOND = 64 << 10  # bytes a second that a client must send
 
 
 class LargeBodies:
     """The memory that large bodies may take together."""
 
-    def __init__(self, size: int = _MOST_LARGE) -> None:
+    def __init__(self, size: int = _MAX_LARGE_BYTES) -> None:
         self._left = size
         self._guard = threading.Lock()
 
@@ -62,7 +62,7 @@ def read_body(
 ) -> dict[str, Any]:
     """Reads `size` bytes, in `grace` seconds plus one for each 64 KiB. (`Any`: JSON.) Raises `Invalid`,
     `TimeoutError`; `ConnectionError` if the client leaves before."""
-    source.expect(size, grace + size / _SLOWEST)
+    source.expect(size, grace + size / _MIN_BYTES_PER_SECOND)
     data = buffered.read(size)
     if len(data) < size:
         raise ConnectionAbortedError("the client disconnected during its request")

@@ -27,14 +27,14 @@ class RouteTable:
         self._running: Counter[str] = Counter()
         self._is_paused = False
 
-    def begin(self, models: Sequence[str], patience: float) -> tuple[str, ...]:
+    def begin(self, models: Sequence[str], timeout: float) -> tuple[str, ...]:
         """Counts a request for `models`, and returns their targets, which the caller must later pass to
-        `end`. A name without a route is its own target. Waits up to `patience` seconds while a name is
+        `end`. A name without a route is its own target. Waits up to `timeout` seconds while a name is
         suspended, or all are (`paused`).
 
         Raises `Unavailable` if that lasts longer, `NotFound` if an adapter is being unloaded.
         """
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         with self._changed:
             while self._is_paused or not self._suspended.isdisjoint(models):
                 if not self._changed.wait(max(0.0, until - time.monotonic())):
@@ -53,13 +53,13 @@ class RouteTable:
             self._changed.notify_all()
 
     @contextmanager
-    def paused(self, patience: float) -> Iterator[None]:
+    def paused(self, timeout: float) -> Iterator[None]:
         """Lets new requests wait while the block runs. The block begins when the running requests have ended,
-        or after `patience` seconds. Only one thread may use it at a time."""
+        or after `timeout` seconds. Only one thread may use it at a time."""
         with self._changed:
             self._is_paused = True
         try:
-            self.wait_until_idle(patience)
+            self.wait_until_idle(timeout)
             yield
         finally:
             with self._changed:
@@ -105,10 +105,10 @@ class RouteTable:
         with self._changed:
             self._retired.discard(target)
 
-    def wait_until_idle(self, patience: float) -> bool:
-        """Waits up to `patience` seconds until no request is running. Returns whether none is."""
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until no request is running. Returns whether none is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running, patience)
+            return self._changed.wait_for(lambda: not self._running, timeout)
 
     def targets(self) -> Mapping[str, str]:
         """The target of each public name."""

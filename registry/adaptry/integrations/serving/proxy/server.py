@@ -49,7 +49,7 @@ _ANSWERING = frozenset(
 _READING = frozenset(("/v1/models", "/health", "/ping", "/version"))
 _NOT_PASSED_ON = frozenset(("host", "content-length", "content-type", "accept-encoding", "expect"))
 _MAX_LISTING = 16 << 20
-_LONGEST_NAME = 1024
+_MAX_NAME = 1024
 _SUSPENDED = 120.0  # seconds that a request waits for a name that is being replaced
 _STOPPING = 30.0  # seconds that answers in progress have left when the proxy stops
 _PART = 1 << 16
@@ -82,7 +82,7 @@ class ReverseProxy(BackgroundServer):
 
 
 class _ProxyRequest(ClientConnection):
-    """One client's connection."""
+    """The requests of one client's connection."""
 
     front: ClassVar[ReverseProxy]
     answered_by: str | None = None
@@ -126,10 +126,8 @@ class _ProxyRequest(ClientConnection):
                 self.refuse_unread(408, "the request arrived too slowly")
                 return
             model = body.get("model")
-            if not isinstance(model, str) or len(model) > _LONGEST_NAME:
-                self.refuse(
-                    400, f"the request names no model, or one of more than {_LONGEST_NAME} characters"
-                )
+            if not isinstance(model, str) or len(model) > _MAX_NAME:
+                self.refuse(400, f"the request names no model, or one of more than {_MAX_NAME} characters")
                 return
             self._answer(path, body, model)
 

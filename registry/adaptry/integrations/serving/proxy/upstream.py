@@ -13,7 +13,7 @@ from adaptry.core.errors import Unavailable
 from adaptry.core.http import plain_reason, pool_factory
 from adaptry.integrations.serving.proxy.engine import ProxiedEngine
 
-_LONGEST = 3600.0  # seconds that the engine may take for the next part of an answer
+_READ_TIMEOUT = 3600.0  # seconds that the engine may take for the next part of an answer
 
 
 class Upstream:
@@ -47,7 +47,7 @@ class Upstream:
                 f"{url}{path}",
                 body=body,
                 headers=headers | {"Connection": "close"},
-                timeout=urllib3.Timeout(connect=5, read=_LONGEST),
+                timeout=urllib3.Timeout(connect=5, read=_READ_TIMEOUT),
                 retries=False,
                 redirect=False,
                 preload_content=False,

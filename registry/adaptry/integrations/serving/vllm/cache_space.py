@@ -18,7 +18,7 @@ from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 
 log = logging.getLogger("vllm.adaptry")
 
-_LONGEST_WAIT = 30.0  # seconds
+_MAX_WAIT = 30.0  # seconds
 
 
 class CacheSpace:
@@ -46,13 +46,13 @@ class CacheSpace:
             log.info("%s is unloaded to make room in the cache", name)
             self._drain(vllm, name)
 
-    async def awaiting(
+    async def prepare_with_space(
         self, vllm: InProcessVllm, prepare: Callable[[], Awaitable[ResolvedAdapter]]
     ) -> ResolvedAdapter:
         """The result of `prepare`, which calls `free` if the cache is full. In that case, waits until an idle
         adapter has been unloaded, and tries again. Raises `StorageFull` if all adapters are in use by
         requests or kept by the configuration, or after half a minute."""
-        until = self._config.clock() + _LONGEST_WAIT
+        until = self._config.clock() + _MAX_WAIT
         while True:
             try:
                 return await prepare()

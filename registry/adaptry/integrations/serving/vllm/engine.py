@@ -1,8 +1,8 @@
 """Access to a resolver's vLLM: the API server's table of loaded adapters, its engine and limits.
 
 vLLM never resolves a loaded name again, and gives resolvers no way to unload one. So we find the object that
-called the resolver, and use attributes that it has had since vLLM has resolvers: the table of names, the
-counter of ids, and the engine client. If an attribute is missing, an error is raised at the start.
+called the resolver, and use attributes that it has had since resolvers were introduced: the table of names,
+the counter of ids, and the engine client. If an attribute is missing, an error is raised at the start.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class RefLookup:
         self._failure = error
 
     def probe(self) -> None:
-        """If the registry is unreachable, tests whether it answers again."""
+        """Tests whether an unreachable registry answers again."""
         if self._failure is not None:
             self._registry.events.read()
             self._failure = None

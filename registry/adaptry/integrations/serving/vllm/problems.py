@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.core.errors import AdaptryError
 
-_MOST = 256
+_MAX_PROBLEMS = 256
 
 
 class NameProblems:
@@ -39,5 +39,5 @@ class NameProblems:
         self._reasons.clear()
 
     def _record(self, name: str, reason: str) -> None:
-        if name in self._reasons or len(self._reasons) < _MOST:
+        if name in self._reasons or len(self._reasons) < _MAX_PROBLEMS:
             self._reasons[name] = reason

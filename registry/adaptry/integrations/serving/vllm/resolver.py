@@ -51,7 +51,7 @@ log = logging.getLogger("vllm.adaptry")
 
 _MAX_WAIT = 5.0
 """Seconds without an event after which all names are refreshed."""
-_LONGEST_NAME = 256  # the limit of reports
+_MAX_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0  # the maximum duration of a request that should be refused
 
 
@@ -159,7 +159,7 @@ class AdapterResolver:
         is cached for a few seconds.
         """
         target = parse_model_name(name)
-        if target is None or len(name) > _LONGEST_NAME:
+        if target is None or len(name) > _MAX_NAME:
             return None
         if name == PLUGIN_PROBE:
             raise Conflict(f"{PLUGIN_ANSWER}{self._worker_name(vllm)}")
@@ -190,7 +190,9 @@ class AdapterResolver:
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
         try:
             prepare = functools.partial(self._prepare_cold, vllm, name, target)
-            return await (prepare() if name in self._own_requests else self._space.awaiting(vllm, prepare))
+            return await (
+                prepare() if name in self._own_requests else self._space.prepare_with_space(vllm, prepare)
+            )
         except AdaptryError as error:
             self._refuse(name, error)
             raise

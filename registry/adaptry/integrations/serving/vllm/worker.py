@@ -45,7 +45,7 @@ from adaptry.integrations.serving.worker.status_report import (
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import (
-    MOST_RESIDENTS,
+    MAX_RESIDENTS,
     DroppedAdapter,
     ReportReply,
     ResidentReport,
@@ -220,7 +220,7 @@ class VllmWorker:
         """Raises `Unavailable` if the report had no room for the version."""
         if not self.is_accounted_for(served_as, version):
             raise Unavailable(
-                f"{MOST_RESIDENTS} adapters are loaded, and no more can be reported; request {served_as}"
+                f"{MAX_RESIDENTS} adapters are loaded, and no more can be reported; request {served_as}"
                 " again later"
             )
 
@@ -254,7 +254,7 @@ class VllmWorker:
         if self._cannot_report and time.monotonic() < self._ask_again_at:
             return
         now = self._snapshot()
-        residents = self._all_residents(now)[:MOST_RESIDENTS]
+        residents = self._all_residents(now)[:MAX_RESIDENTS]
         aliases = {name for name, _ in self._pending} | now.refs
         report = build_report(
             self.identity,

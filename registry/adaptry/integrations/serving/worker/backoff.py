@@ -22,19 +22,20 @@ from adaptry.integrations.serving.engines import RequestCounts
 ServedVersion = tuple[str, Digest]
 """A name, and the digest of the version to be served under it."""
 
-_FIRST_PAUSE = 30.0
-_LONGEST_PAUSE = 900.0
+_FIRST_DELAY = 30.0
+_MAX_DELAY = 900.0
 _CRASH_GROWTH = 8  # half a minute, four minutes, half an hour, four hours, a day
-_LONGEST_CRASH_PAUSE = 86_400.0
+_MAX_CRASH_DELAY = 86_400.0
 _MIN_ERRORS = 3  # fewer errors are no evidence, whatever their rate
 _MAX_ERROR_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """The reason, the number of attempts, and the time of the next retry, both on the clock of `Backoff` and
-    for people. `is_unanswered`: the engine may still load the version; it has not failed before
-    `counts_from`, on the same clock."""
+    """The reason, the number of attempts, and the time of the next retry, on the clock of `Backoff` and as a
+    time for people. `is_unanswered`: the engine may still load the version; it has not failed before
+    `counts_from`, on the same clock.
+    """
 
     reason: str
     attempts: int
@@ -46,7 +47,7 @@ class FailureRecord:
 
 def crash_pause(attempts: int) -> float:
     """Seconds to wait after the `attempts`th attempt (from 1) during which the engine ended."""
-    return float(min(_FIRST_PAUSE * _CRASH_GROWTH ** (attempts - 1), _LONGEST_CRASH_PAUSE))
+    return float(min(_FIRST_DELAY * _CRASH_GROWTH ** (attempts - 1), _MAX_CRASH_DELAY))
 
 
 class Backoff:
@@ -58,12 +59,12 @@ class Backoff:
         self._baselines: dict[ServedVersion, RequestCounts] = {}
 
     def record_failure(self, key: ServedVersion, reason: str) -> None:
-        self._record(key, reason, _FIRST_PAUSE)
+        self._record(key, reason, _FIRST_DELAY)
 
-    def record_unanswered(self, key: ServedVersion, reason: str, waited: float, patience: float) -> None:
+    def record_unanswered(self, key: ServedVersion, reason: str, waited: float, timeout: float) -> None:
         """Records that the engine has not answered after `waited` seconds. The attempt has failed if the
-        version is not loaded `patience` seconds after it began."""
-        self._record(key, reason, max(_FIRST_PAUSE, waited, patience), max(0.0, patience - waited))
+        version is not loaded `timeout` seconds after it began."""
+        self._record(key, reason, max(_FIRST_DELAY, waited, timeout), max(0.0, timeout - waited))
 
     def record_crash(self, key: ServedVersion, reason: str) -> None:
         """Records that the engine ended, or stopped answering, while it loaded or tested the version."""
@@ -71,7 +72,7 @@ class Backoff:
         self._store(key, reason, pause, pending=0.0)  # only the connection may have ended
 
     def _record(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
-        self._store(key, reason, min(pause * 2 ** self._attempts(key), _LONGEST_PAUSE), pending)
+        self._store(key, reason, min(pause * 2 ** self._attempts(key), _MAX_DELAY), pending)
 
     def _attempts(self, key: ServedVersion) -> int:
         return self._failures[key].attempts if key in self._failures else 0

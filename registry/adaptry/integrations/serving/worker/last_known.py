@@ -25,13 +25,13 @@ from adaptry.core.files.locks import FileLock
 from adaptry.core.refs import ByDigest, Number, Ref
 from adaptry.registry.records import VersionInfo
 
-_MOST = 4096
+_MAX_REFS = 4096
 _SAVE_EVERY = timedelta(minutes=1)
 """How old a confirmation on the disk may become. Served names are confirmed every few seconds, which is too
 often for the disk."""
 _CLOCK_ERROR = timedelta(minutes=5)
 """A confirmation further in the future than this was made with a wrong clock; it does not count."""
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_DISTANT_PAST = datetime.min.replace(tzinfo=UTC)
 
 
 class KnownTarget(BaseModel):
@@ -106,7 +106,7 @@ class LastKnownTargets:
                 version=version, confirmed_at=self._now(), bases=bases
             )
             is_new = before is None or before.version != version or before.bases != bases
-            if is_new or (before and self._confirmed_at(before) == _NEVER):
+            if is_new or (before and self._confirmed_at(before) == _DISTANT_PAST):
                 self._is_changed = True
             self._shrink()
 
@@ -185,13 +185,13 @@ class LastKnownTargets:
         """The time at which the registry confirmed the target. A time in the future comes from a wrong clock,
         and counts as older than any other time, so that the next confirmation replaces it."""
         is_possible = known.confirmed_at <= self._now() + _CLOCK_ERROR
-        return known.confirmed_at if is_possible else _NEVER
+        return known.confirmed_at if is_possible else _DISTANT_PAST
 
     def _shrink(self) -> None:
         known = self._state.meanings
-        if len(known) > _MOST:
+        if len(known) > _MAX_REFS:
             oldest_first = sorted(known, key=lambda ref: self._confirmed_at(known[ref]))
-            for ref in oldest_first[: len(known) - _MOST]:
+            for ref in oldest_first[: len(known) - _MAX_REFS]:
                 del known[ref]
 
     def _read(self) -> KnownTargets:

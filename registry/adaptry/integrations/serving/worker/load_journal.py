@@ -26,7 +26,7 @@ from adaptry.integrations.serving.worker.backoff import crash_pause
 
 log = logging.getLogger("adaptry")
 
-_MOST = 256  # versions; the ones that waited longest are forgotten first
+_MAX_VERSIONS = 256  # versions; the ones that waited longest are forgotten first
 
 
 class CrashPause(Unavailable):
@@ -87,7 +87,7 @@ class LoadJournal:
                 attempt.label,
                 attempts,
             )
-        for key in list(state.interrupted)[:-_MOST]:
+        for key in list(state.interrupted)[:-_MAX_VERSIONS]:
             del state.interrupted[key]
         if state.running:
             state.running = {}

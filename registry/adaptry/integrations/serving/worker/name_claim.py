@@ -16,7 +16,7 @@ from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import FileLock
 from adaptry.core.lazy_dataclass import dataclass
 
-_MOST = 256
+_MAX_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,12 @@ def claim_name(folder: Path, engine: str, configured: str | None = None) -> Name
             )
         return claim
     first = _default_name(folder, engine)
-    for number in range(1, _MOST):
+    for number in range(1, _MAX_BYTES):
         if claim := _try_claim(folder, first if number == 1 else f"{first}-{number}"):
             return claim
-    raise Conflict(f"{_MOST} engines on this machine report as {first}-N; name this one (ADAPTRY_WORKER)")
+    raise Conflict(
+        f"{_MAX_BYTES} engines on this machine report as {first}-N; name this one (ADAPTRY_WORKER)"
+    )
 
 
 def _try_claim(folder: Path, name: str) -> NameClaim | None:

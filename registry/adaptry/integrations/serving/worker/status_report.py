@@ -16,8 +16,8 @@ from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.worker.backoff import ServedVersion
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import (
-    MOST_PROBLEMS,
-    MOST_RESIDENTS,
+    MAX_PROBLEMS,
+    MAX_RESIDENTS,
     Condition,
     DroppedAdapter,
     ResidentReport,
@@ -25,7 +25,7 @@ from adaptry.registry.workers import (
     WorkerReport,
 )
 
-_LONGEST_NAME = 256
+_MAX_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def loaded_residents(
             ResidentReport(
                 name=name,
                 digest=one.digest,
-                served_as=one.name[:_LONGEST_NAME],
+                served_as=one.name[:_MAX_NAME],
                 condition=condition,
                 since=served_since.setdefault((one.name, one.digest), now),
                 last_used=datetime.fromtimestamp(used, UTC) if used is not None else None,
@@ -115,7 +115,7 @@ def build_report(
         lease=worker.lease,
         max_age=worker.max_age,
         last_event=last_event,
-        names=tuple(sorted(name for name in names if len(name) <= _LONGEST_NAME)[:MOST_RESIDENTS]),
+        names=tuple(sorted(name for name in names if len(name) <= _MAX_NAME)[:MAX_RESIDENTS]),
         residents=residents,
         dropped=tuple(dropped),
         problems=_most_serious(problems or {}),
@@ -126,13 +126,13 @@ def _most_serious(problems: Mapping[str, str]) -> tuple[WorkerProblem, ...]:
     """As many of the `problems`, most serious first, as fit in a report; the last entry has the number of
     problems that were left out."""
     found = tuple(
-        WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048])
-        for name, reason in itertools.islice(problems.items(), MOST_PROBLEMS)
+        WorkerProblem(served_as=name[:_MAX_NAME], reason=reason[:2048])
+        for name, reason in itertools.islice(problems.items(), MAX_PROBLEMS)
     )
-    if len(problems) <= MOST_PROBLEMS:
+    if len(problems) <= MAX_PROBLEMS:
         return found
-    left_out = len(problems) - MOST_PROBLEMS + 1
-    reason = f"a report has room for {MOST_PROBLEMS} problems, the most serious first; see this worker's log"
+    left_out = len(problems) - MAX_PROBLEMS + 1
+    reason = f"a report has room for {MAX_PROBLEMS} problems, the most serious first; see this worker's log"
     return (*found[:-1], WorkerProblem(served_as=f"({left_out} other names)", reason=reason))
 
 

@@ -137,7 +137,7 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Opens the bundle in a file. Raises `NotFound`, `Unavailable`, and what `Bundle.open` raises."""
+    """Opens the bundle in a file. Raises `NotFound`, `Unavailable`, and the errors of `Bundle.open`."""
     if not path.is_file():
         raise NotFound(f"no file {path}")
     try:

@@ -25,7 +25,7 @@ MAX_BASE_RECORD = 64 << 20
 """Maximum size of a base's record in bytes."""
 Kind = Literal["manifest", "base", "file"]
 _ORDER: tuple[Kind, ...] = ("manifest", "base", "file")
-_LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": MAX_BASE_RECORD, "file": MAX_FILE}
+_MAX_BYTES: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": MAX_BASE_RECORD, "file": MAX_FILE}
 
 
 class BundleEntry(Value, extra="forbid"):
@@ -67,7 +67,9 @@ class BundleIndex(Value, extra="forbid"):
 
     @classmethod
     def parse(cls, data: bytes) -> BundleIndex:
-        """Raises `InvalidBundle`, and `ProtocolMismatch` for the format of a newer Adaptry."""
+        """Parses the index. Raises `InvalidBundle`, and `ProtocolMismatch` for the format of a newer
+        Adaptry.
+        """
         try:
             document = strictjson.loads(data, LIMITS, "the bundle's index")
             form = document.get("bundle") if isinstance(document, dict) else None
@@ -97,9 +99,9 @@ class BundleIndex(Value, extra="forbid"):
         _require_ascending(((str(one.name), one.number) for one in self.parcels), "parcels")
         _require_ascending((base.id.hex for base in self.bases), "bases")
         for entry in self.entries:
-            if entry.size > _LARGEST[entry.kind]:
+            if entry.size > _MAX_BYTES[entry.kind]:
                 raise InvalidBundle(
-                    f"{entry.name} is {entry.size:,} bytes; at most {_LARGEST[entry.kind]:,} are read"
+                    f"{entry.name} is {entry.size:,} bytes; at most {_MAX_BYTES[entry.kind]:,} are read"
                 )
         for kind, wanted in (
             ("manifest", {snapshot.digest for snapshot in self.parcels}),

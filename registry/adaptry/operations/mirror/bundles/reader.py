@@ -49,7 +49,9 @@ def load_bundle(
 
 
 def inspect_bundle(path: Path, progress: Progress = no_progress) -> BundleIndex:
-    """Verifies a whole bundle and returns its index, without a registry. Raises as `load_bundle`."""
+    """Verifies a whole bundle and returns its index, without a registry. Raises the errors of
+    `load_bundle`.
+    """
     with open_bundle(path) as bundle:
         verify_bundle(bundle, progress)
         return bundle.index

@@ -15,9 +15,9 @@ from adaptry.storage.blobs.s3.errors import http_status, translated_errors
 from adaptry.storage.blobs.s3.location import S3Location
 from adaptry.storage.blobs.s3.multipart import compose
 from adaptry.storage.blobs.s3.objects import S3Objects
-from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment
+from adaptry.storage.blobs.s3.segments import MIN_PART, StagedSegment
 
-_SIZE = LEAST_PART
+_SIZE = MIN_PART
 
 
 def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:

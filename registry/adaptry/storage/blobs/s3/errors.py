@@ -15,7 +15,7 @@ from adaptry.core.errors import FULL_REMEDY, AdaptryError, NotFound, StorageFull
 if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
 
-_AWAY = (
+_NOT_ANSWERING = (
     "the registry's files are temporarily unreachable; try again in a moment (the server's log has the"
     " details)"
 )
@@ -44,7 +44,7 @@ def require_answer(answer: Any, name: str, location: S3Location) -> Any:
     if not answer.get(name):
         raise Unavailable(
             f"{location} did not answer as an S3 server does ({name} is missing); try again in a moment",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         )
     return answer
 
@@ -68,18 +68,18 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         raise Unavailable(
             f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
             " or another source that boto3 reads",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
         raise Unavailable(
             f"{location} does not answer ({error}); is its endpoint right? if so, try again in a moment",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         ) from error
     except (ValueError, LookupError) as error:  # a malformed or missing time, which botocore does not check
         raise Unavailable(
             f"{location} sent a response that does not follow the S3 protocol ({error});"
             " is a proxy in between? Try again in a moment",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         ) from error
 
 
@@ -88,7 +88,7 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
     if code == "NoSuchBucket":
         return Unavailable(
             f"there is no bucket {location.bucket}; create it, or pass another location for blobs",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         )
     if status == 404:
         return NotFound(f"no such object in {location}")
@@ -101,6 +101,8 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
         remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
         return Unavailable(
             f"{location} refuses these credentials ({code}); {remedy}",
-            public_message=_AWAY,
+            public_message=_NOT_ANSWERING,
         )
-    return Unavailable(f"{location} answered {status} {code}; try again in a moment", public_message=_AWAY)
+    return Unavailable(
+        f"{location} answered {status} {code}; try again in a moment", public_message=_NOT_ANSWERING
+    )

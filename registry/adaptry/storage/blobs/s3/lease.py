@@ -12,7 +12,7 @@ import time
 from adaptry.core.errors import NotFound
 from adaptry.storage.blobs.s3.objects import S3Objects
 
-LAPSES = 90.0
+LEASE_SECONDS = 90.0
 """Seconds without renewal after which anyone may take the lease."""
 _RENEW = 20.0
 
@@ -52,6 +52,6 @@ def acquire_lease(objects: S3Objects, name: str) -> Lease | None:
 
 
 def is_leased(objects: S3Objects, name: str) -> bool:
-    """Whether it was renewed recently, by the server's clock."""
+    """Whether the lease was renewed recently, by the server's clock."""
     age = objects.age(name)
-    return age is not None and age < LAPSES
+    return age is not None and age < LEASE_SECONDS

@@ -41,7 +41,7 @@ class S3Location:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `Invalid`, with the expected form."""
+        """Parses a URL such as `s3://bucket/prefix`. Raises `Invalid`, with the expected form."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -83,7 +83,9 @@ class S3Location:
 
     @property
     def encryption_headers(self) -> dict[str, str]:
-        """The same for clients that write by presigned URL: the headers that the signature covers."""
+        """The headers that request encryption, for clients that write by presigned URL; the signature covers
+        them.
+        """
         parameters = {
             "x-amz-server-side-encryption": self.sse,
             "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,

@@ -17,11 +17,11 @@ from adaptry.core.errors import Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.blobs.s3.errors import http_status, require_answer, s3_error_code, translated_errors
 from adaptry.storage.blobs.s3.objects import S3Objects, md5
-from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment, parts
+from adaptry.storage.blobs.s3.segments import MIN_PART, StagedSegment, parts
 
-_AT_ONCE = 8
-_TRIES = 4
-_COPIED_AT_ONCE = 64 << 20
+_CONCURRENCY = 8
+_MAX_ATTEMPTS = 4
+_COPY_PART = 64 << 20
 """Maximum size of a copied part: S3 copies at most 5 GiB at once; larger segments are copied in ranges."""
 
 
@@ -39,7 +39,7 @@ def compose(objects: S3Objects, key: str, row: Sequence[StagedSegment]) -> None:
         "UploadId": require_answer(begun, "UploadId", objects.location)["UploadId"]
     }
     try:
-        with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
+        with ThreadPoolExecutor(_CONCURRENCY, "compose") as pool:
             sources = tuple(source for group in parts(row) for source in _sources(group))
             made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(sources, 1)))
         _complete(objects, key, upload, made, size, is_absent=found is None)
@@ -76,9 +76,9 @@ def _sources(group: Sequence[StagedSegment]) -> Iterator[_Source]:
         yield _Source(group, 0, size)
         return
     start = 0
-    while size - start > _COPIED_AT_ONCE + LEAST_PART:
-        yield _Source(group, start, _COPIED_AT_ONCE)
-        start += _COPIED_AT_ONCE
+    while size - start > _COPY_PART + MIN_PART:
+        yield _Source(group, start, _COPY_PART)
+        start += _COPY_PART
     yield _Source(group, start, size - start)
 
 
@@ -113,7 +113,7 @@ def _complete(
     size: int,
     is_absent: bool,
 ) -> None:
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(_MAX_ATTEMPTS)):
         condition = {"IfNoneMatch": "*"} if objects.has_conditions and is_absent else {}
         with translated_errors(objects.location):
             try:
@@ -127,7 +127,7 @@ def _complete(
                 ):
                     return  # another process created it, or this answers a repeated request
                 if left and (http_status(error) in (409, 412) or not _knows(objects, error)):
-                    time.sleep(0.05 * (_TRIES - left))
+                    time.sleep(0.05 * (_MAX_ATTEMPTS - left))
                     is_absent = objects.size(key) is None
                     continue
                 raise

@@ -40,8 +40,8 @@ from adaptry.storage.blobs.s3.errors import (
 )
 
 CONNECTIONS = 32
-_TRIES = 4
-_DELETED_AT_ONCE = 8  # bulk deletes differ between servers
+_MAX_ATTEMPTS = 4
+_DELETE_BATCH = 8  # bulk deletes differ between servers
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
 
@@ -85,7 +85,7 @@ class S3Objects:
                 config=Config(
                     signature_version="s3v4",
                     s3={"addressing_style": self.location.addressing},
-                    retries={"mode": "standard", "max_attempts": _TRIES},
+                    retries={"mode": "standard", "max_attempts": _MAX_ATTEMPTS},
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=_READ_SECONDS,
                     max_pool_connections=CONNECTIONS,
@@ -150,7 +150,7 @@ class S3Objects:
         if length <= 0:
             return b"", self._known_size(key)
         byte_range = f"bytes={start}-{start + length - 1}"
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(_MAX_ATTEMPTS)):
             with translated_errors(self.location):
                 try:
                     answer = self.client.get_object(**self.key_params(key), Range=byte_range)
@@ -173,7 +173,7 @@ class S3Objects:
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if it does not exist; returns whether it wrote."""
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(_MAX_ATTEMPTS)):
             if not self.has_conditions:
                 break
             with translated_errors(self.location):
@@ -182,7 +182,7 @@ class S3Objects:
                     return True
                 except ClientError as error:
                     if not self.is_final_refusal(error) and left:
-                        time.sleep(0.05 * (_TRIES - left))
+                        time.sleep(0.05 * (_MAX_ATTEMPTS - left))
                         continue
                     if http_status(error) == 412:
                         return False
@@ -203,7 +203,7 @@ class S3Objects:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes the objects; missing ones are not an error."""
-        with translated_errors(self.location), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
+        with translated_errors(self.location), ThreadPoolExecutor(_DELETE_BATCH, "s3-delete") as pool:
             for _ in pool.map(lambda key: self.client.delete_object(**self.key_params(key)), keys):
                 pass
 

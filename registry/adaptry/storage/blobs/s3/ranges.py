@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from adaptry.storage.blobs.s3.objects import S3Objects
 
 _RANGE = 4 << 20
-_AHEAD = 3
+_READ_AHEAD = 3
 
 
 def read_ahead(
@@ -23,7 +23,7 @@ def read_ahead(
     coming: deque[Future[tuple[bytes, int]]] = deque()
     try:
         while True:
-            while len(coming) < _AHEAD and (at := next(starts, None)) is not None:
+            while len(coming) < _READ_AHEAD and (at := next(starts, None)) is not None:
                 coming.append(pool.submit(objects.read, key, at, min(_RANGE, end - at)))
             if not coming:
                 return

@@ -18,7 +18,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.blobs.s3.objects import S3Object
 
 SEGMENT = 8 << 20
-LEAST_PART = 5 << 20
+MIN_PART = 5 << 20
 """Minimum size of a part in S3, except the last."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -77,12 +77,12 @@ def chain(found: Iterable[S3Object]) -> tuple[StagedSegment, ...]:
     return tuple(row)
 
 
-def parts(row: Sequence[StagedSegment], least: int = LEAST_PART) -> Iterator[tuple[StagedSegment, ...]]:
+def parts(row: Sequence[StagedSegment], minimum: int = MIN_PART) -> Iterator[tuple[StagedSegment, ...]]:
     """The segments in groups of at least the minimum part size, except the last."""
     group: list[StagedSegment] = []
     for segment in row:
         group.append(segment)
-        if sum(one.size for one in group) >= least:
+        if sum(one.size for one in group) >= minimum:
             yield tuple(group)
             group = []
     if group:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from adaptry.storage.blobs.s3.objects import S3Objects
 
-_AT_ONCE = 3
+_CONCURRENCY = 3
 """Together with the segment being filled, 32 MiB of an upload are in memory."""
 
 
@@ -26,7 +26,7 @@ class SegmentUploader:
         """Starts writing an object; waits while too many are being written. Raises their errors."""
         self.unsent[name] = data
         self._coming.append(self._pool.submit(self._write, name, data))
-        while len(self._coming) > _AT_ONCE:
+        while len(self._coming) > _CONCURRENCY:
             self._coming.popleft().result()
 
     def drain(self) -> None:

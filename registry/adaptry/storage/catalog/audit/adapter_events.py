@@ -22,7 +22,9 @@ from adaptry.storage.catalog.rows import EventRow
 
 @dataclass(frozen=True)
 class AuditedEvent:
-    """An event with its parsed detail. `rise`: by how much restores have raised generations since."""
+    """An event with its parsed detail. `rise` is the amount by which restores have raised generations since
+    the event.
+    """
 
     row: EventRow
     detail: Mapping[str, str]

@@ -37,7 +37,9 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """Read once for all adapters: epochs, and renames as (event number, adapter key, old name, new name)."""
+    """Data that is read once for all adapters: epochs, and renames as (event number, adapter key, old name,
+    new name).
+    """
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -74,11 +76,11 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
         yield from guard_problems(name, partial(_names_in_events, name, history))
         if row.deleted_at is not None:
-            yield from guard_problems(name, partial(_buried, tx, row, history, shared))
+            yield from guard_problems(name, partial(_tombstone_problems, tx, row, history, shared))
             return
         if row.moved_to is not None:
             yield IntegrityProblem(name, "it is marked as renamed, but still exists")
-        yield from guard_problems(name, partial(_itself, tx, row, history))
+        yield from guard_problems(name, partial(_adapter_problems, tx, row, history))
         yield from guard_problems(name, partial(versions.problems, tx, row, history))
         yield from guard_problems(name, partial(commits.problems, tx, row, history))
         yield from guard_problems(name, partial(_aliases, tx, row, history))
@@ -97,7 +99,9 @@ def _version_count(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProble
         yield IntegrityProblem(problem.where, problem.reason, "derived", f"version-count:{row.id}")
 
 
-def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _adapter_problems(
+    tx: Transaction, row: AdapterRow, history: AdapterHistory
+) -> Iterator[IntegrityProblem]:
     name = row.name
     if not history.events or history.events[0].kind != "adapter.created":
         yield IntegrityProblem(name, "the event of its creation is missing")
@@ -175,10 +179,10 @@ def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityPr
             )
 
 
-def _buried(
+def _tombstone_problems(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
-    """Problems of a tombstone: of a deleted adapter, or of the old name of a renamed one."""
+    """Problems of a tombstone, which stands for a deleted adapter or for the old name of a renamed one."""
     being_removed = (VersionRow, CommitRow) if row.version_count else ()  # they are counted: `_version_count`
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (GitRefRow, "branches")):
         if (
@@ -218,12 +222,12 @@ def _buried(
         yield from compare_values(row.name, "its creation time", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
         yield IntegrityProblem(row.name, "its new name differs from the one in the event of the renaming")
-    elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
+    elif row.moved_to is None and left and not deleted and _still_exists(tx, left[-1]):
         yield IntegrityProblem(row.name, "the adapter that it was renamed to is missing")
 
 
-def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
-    """Whether the renamed adapter was not deleted since; deletion drops its former names."""
+def _still_exists(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
+    """Whether the renamed adapter has not been deleted since; a deletion also drops its former names."""
     seq, key, _, _ = renaming
     ended = select(EventRow.seq).where(
         EventRow.adapter_id == key, EventRow.kind == "adapter.deleted", col(EventRow.seq) > seq
@@ -266,8 +270,8 @@ def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
 def _moves(
     where: str, happened: Sequence[AuditedEvent], versions_: dict[int, str], floor: int
 ) -> Iterator[IntegrityProblem]:
-    """Each move starts at the target of the previous one, in the next generation; the first is above the
-    floor.
+    """Checks that each move starts at the target of the previous one, in the next generation, and that the
+    first generation is above the floor.
     """
     at: str | None = None
     number: str | None = None
@@ -297,8 +301,8 @@ def _moves(
 
 
 def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
-    """Every logged value must be in an event and in a row, and the search summary must follow from the
-    rows.
+    """Checks that every logged value is in an event and in a row, and that the search summary follows from
+    the rows.
     """
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()

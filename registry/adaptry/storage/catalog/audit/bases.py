@@ -108,7 +108,9 @@ def _of_base(catalog: Catalog, id: str, events: _BaseEvents | None) -> Iterator[
 
 
 def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[IntegrityProblem]:
-    """The first value is in no event: private, or internal for bases older than visibilities."""
+    """Checks the visibility. Its first value is in no event: it is private, or internal for bases older than
+    visibilities.
+    """
     if not events.visibilities and visibility not in ("private", "internal"):
         yield IntegrityProblem(where, f"its visibility is {visibility}, but no event set it")
     known: str | None = None

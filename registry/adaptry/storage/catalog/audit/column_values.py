@@ -274,7 +274,7 @@ def _is_upload(row: Mapping[str, Any]) -> bool:
 
 
 def _is_measurement(row: Mapping[str, Any]) -> bool:
-    """A logged metric has nothing that only a results file states."""
+    """Whether a row of a logged metric has no value that only a results file can state."""
     withdrawal = [row[f"withdrawn_{name}"] is None for name in ("at", "by", "reason")]
     if len(set(withdrawal)) != 1:
         return False

@@ -39,7 +39,7 @@ class Timeline:
         return len(self.floors) > 1
 
     def rise_since(self, seq: int) -> int:
-        """By how much restores raised generations since the event of that number."""
+        """The amount by which restores raised generations after the event of that number."""
         return self.floor - self.floors[bisect_right(self.starts, seq)]
 
 

@@ -13,7 +13,7 @@ from adaptry.storage.catalog.audit.problem import UNREADABLE, IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import InspectionRow
 
-_AT_ONCE = 100
+_BATCH = 100
 
 
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
@@ -21,7 +21,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     while True:
         with catalog.read() as tx:
             query = select(InspectionRow).where(InspectionRow.file_digest > after)
-            rows = tx.exec(query.order_by(col(InspectionRow.file_digest)).limit(_AT_ONCE)).all()
+            rows = tx.exec(query.order_by(col(InspectionRow.file_digest)).limit(_BATCH)).all()
         if not rows:
             return
         for row in rows:
@@ -49,7 +49,7 @@ def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
 
 
 def is_close(one: float | None, other: float | None) -> bool:
-    """Whether two norms are equal up to the order of additions."""
+    """Whether two norms are equal, except for errors from a different order of additions."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-9)

@@ -13,14 +13,14 @@ from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.audit_log import entry_pages
 from adaptry.storage.catalog.database import Catalog
 
-_AT_ONCE = 1000
+_BATCH = 1000
 
 
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     start = 0
     while True:
         with catalog.read() as tx:
-            entries = entry_pages.sealed(tx, start, _AT_ONCE)
+            entries = entry_pages.sealed(tx, start, _BATCH)
         if not entries:
             return
         for entry in entries:

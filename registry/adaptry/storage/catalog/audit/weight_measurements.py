@@ -12,7 +12,7 @@ from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import WeightMeasurementRow as _Row
 
-_AT_ONCE = 20
+_BATCH = 20
 
 
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
@@ -21,7 +21,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
         first, second = col(_Row.first), col(_Row.second)
         is_later = (first > after[0]) | ((first == after[0]) & (second > after[1]))
         with catalog.read() as tx:
-            rows = tx.exec(select(_Row).where(is_later).order_by(first, second).limit(_AT_ONCE)).all()
+            rows = tx.exec(select(_Row).where(is_later).order_by(first, second).limit(_BATCH)).all()
         if not rows:
             return
         for row in rows:

@@ -38,7 +38,7 @@ def page(
     limit: int,
     oldest_first: bool,
 ) -> Page[AuditEntry]:
-    """The entries that match the filters, for readers of these namespaces, or of everything (None)."""
+    """A page of entries that match the filters, for readers of these namespaces (None: of everything)."""
     found = [tx.exec(query).all() for query in queries(namespaces, filters, cursor, limit, oldest_first)]
     merged = heapq.merge(*found, key=lambda row: (row.at, row.id), reverse=not oldest_first)
     rows = list(islice(_distinct(merged), limit + 1))
@@ -54,7 +54,7 @@ def page(
 def queries(
     namespaces: Sequence[str] | None, filters: AuditFilter, cursor: str | None, limit: int, oldest_first: bool
 ) -> list[SelectOfScalar[AuditEntryRow]]:
-    """The queries whose merged rows are a page, one more than `limit` of each. Raises `Invalid`."""
+    """The queries whose merged rows give a page; each reads one row more than `limit`. Raises `Invalid`."""
     shared = [*_time_conditions(filters), *_plain_conditions(filters)]
     if cursor is not None:
         shared.append(_beyond(cursors.decode(cursor, _about(filters, oldest_first)), oldest_first))
@@ -98,7 +98,7 @@ def is_in(tx: Transaction, seq: int, namespaces: Sequence[str] | None) -> bool:
 
 
 def _about(where: AuditFilter, oldest_first: bool) -> str:
-    """What binds a cursor to its listing."""
+    """The text that binds a cursor to its listing."""
     return f"audit {where.model_dump_json()} {oldest_first}"
 
 

@@ -34,7 +34,7 @@ class LogKey:
 
     @cached_property
     def public(self) -> bytes:
-        """The public key. Raises as `seed`."""
+        """The public key. Raises the errors of `seed`."""
         from adaptry.core.transparency import ed25519  # needed only to sign or verify
 
         return ed25519.public_key(self.seed())

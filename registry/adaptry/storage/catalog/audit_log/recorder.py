@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
 _ACTOR, _PENDING = "adaptry_actor", "adaptry_audit"  # in the `info` of a session
-_MOST, _LONGEST = 32, 300  # values of one entry, and characters of each
+_MAX_VALUES, _MAX_LENGTH = 32, 300  # values of one entry, and characters of each
 _SECRET = lazy_pattern(r"adr_[a-z]{2,8}_[A-Za-z0-9]{6,}")
 Values = Mapping[str, object]
 
@@ -123,9 +123,9 @@ def _limit_text(identity: Identity) -> str | None:
 
 def _bounded(values: Values | None) -> dict[str, object] | None:
     given = [(key, value) for key, value in (values or {}).items() if value is not None]
-    kept = {_clean(key): _scalar(value) for key, value in given[:_MOST]}
-    if len(given) > _MOST:
-        kept["and_more"] = len(given) - _MOST
+    kept = {_clean(key): _scalar(value) for key, value in given[:_MAX_VALUES]}
+    if len(given) > _MAX_VALUES:
+        kept["and_more"] = len(given) - _MAX_VALUES
     return kept or None
 
 
@@ -139,4 +139,4 @@ def _clean(text: str) -> str:
     if "adr_" in text:
         text = _SECRET.sub("adr_…", text)
     text = text.replace("\0", "�").encode("utf-8", "replace").decode()
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"

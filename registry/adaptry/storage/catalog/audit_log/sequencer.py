@@ -37,7 +37,7 @@ from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, Audi
 from adaptry.storage.catalog.version_info import Columns, table_of
 
 LEASE = timedelta(seconds=3)
-_AT_ONCE = 200  # entries of one transaction, which others wait for
+_BATCH = 200  # entries of one transaction, which others wait for
 _STATE = 1
 _ALTERED = "the audit log was altered, so nothing more is sealed; run `adaptry audit verify`"
 _SHORTENED = (
@@ -48,7 +48,7 @@ _SHORTENED = (
 _ENTRIES, _STATES = table_of(AuditEntryRow), table_of(AuditStateRow)
 _CHECKPOINTS = table_of(AuditCheckpointRow)
 _STATE_ROW = select_columns(_STATES).where(_STATES.c.id == _STATE)
-_UNSEALED = select_columns(_ENTRIES).where(_ENTRIES.c.seq.is_(None)).order_by(_ENTRIES.c.id).limit(_AT_ONCE)
+_UNSEALED = select_columns(_ENTRIES).where(_ENTRIES.c.seq.is_(None)).order_by(_ENTRIES.c.id).limit(_BATCH)
 _FIRST_UNSEALED = select_columns(_ENTRIES.c.id).where(_ENTRIES.c.seq.is_(None)).limit(1)
 _SIGNED = select_columns(func.max(_CHECKPOINTS.c.size).label("size"))
 _SIGNED_AT = select_columns(_CHECKPOINTS.c.size).where(_CHECKPOINTS.c.size == bindparam("signed"))
@@ -67,7 +67,9 @@ _SET_STATE = (
 
 
 class LogState(NamedTuple):
-    """How far a log is sealed and signed, whether entries are unsealed, and which process seals."""
+    """The state of a log: how far it is sealed and signed, whether entries are unsealed, and which process
+    seals.
+    """
 
     size: int
     signed: int
@@ -85,7 +87,7 @@ class LogState(NamedTuple):
 
 
 class _SealedEnd(NamedTuple):
-    """How many entries are sealed, and the hash of the last."""
+    """The number of sealed entries, and the hash of the last one."""
 
     size: int
     leaf: str | None
@@ -100,10 +102,10 @@ class Sequencer:
         self._holder = holder or secrets.token_hex(8)
         self._seen = _SealedEnd(0, None)
 
-    def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
+    def run(self, now: datetime, *, waits_for_lease: bool = True, maximum: int | None = None) -> int:
         """Seals pending entries, and signs. Returns how many entries were sealed: none while another process
-        holds the lease. With `waits_for_lease` False, seals once and takes no lease; it may stop after `most`
-        entries.
+        holds the lease. With `waits_for_lease` False, seals once and takes no lease, and may stop after
+        `maximum` entries.
 
         Raises `Conflict` if the log was signed with another key, `CorruptData` if entries were altered that
         the next number depends on, or sealed entries are gone since the last time, `Unavailable`.
@@ -114,7 +116,7 @@ class Sequencer:
             with self._catalog.read_prepared() as tx:
                 state = log_state(tx)
                 self._require_continued(tx, seen, state.size)
-            is_done = not state.unsealed or (most is not None and sealed >= most)
+            is_done = not state.unsealed or (maximum is not None and sealed >= maximum)
             if is_done and state.signed >= state.size:
                 return sealed
             if not is_done:
@@ -203,8 +205,8 @@ class Sequencer:
 
 
 def _violates_constraint(error: Exception) -> bool:
-    """Whether a driver, or SQLAlchemy, raised it for a row that violates a constraint: all use the name that
-    PEP 249 gives this error.
+    """Whether a driver or SQLAlchemy raised the error because a row violates a constraint. All of them use
+    PEP 249's name for it.
     """
     return any(kind.__name__ == "IntegrityError" for kind in type(error).__mro__)
 

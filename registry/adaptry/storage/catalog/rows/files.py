@@ -29,7 +29,9 @@ class FileRow(Row, table=True):
 
 
 class PendingDeleteRow(Row, table=True):
-    """Bytes without an owner, since when; `deleting_since` is when their deletion began."""
+    """Bytes without an owner, and the time since when they have none; `deleting_since` is when their deletion
+    began.
+    """
 
     __tablename__ = "pending_deletes"
     digest: str = Field(primary_key=True)

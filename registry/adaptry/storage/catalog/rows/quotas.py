@@ -25,7 +25,9 @@ class QuotaRow(Row, table=True):
 
 
 class StoredUseRow(Row, table=True):
-    """How many bytes of files and how many versions a name stores: derived from `files` and `versions`."""
+    """The bytes of files and the number of versions that a name stores: derived from `files` and
+    `versions`.
+    """
 
     __tablename__ = "stored_use"
     scope: str = Field(primary_key=True)

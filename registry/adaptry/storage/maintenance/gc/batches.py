@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-AT_ONCE = 200
+BATCH = 200
 Item = TypeVar("Item")
 
 
 def batches(items: Sequence[Item] | Iterator[Item]) -> Iterator[list[Item]]:
     rest = iter(items)
-    while some := list(islice(rest, AT_ONCE)):
+    while some := list(islice(rest, BATCH)):
         yield some

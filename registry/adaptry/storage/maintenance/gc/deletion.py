@@ -12,12 +12,12 @@ from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage, idempotency, pending_deletes
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local.idempotency import KEPT
+from adaptry.storage.local.idempotency import RETENTION
 from adaptry.storage.maintenance.gc.batches import batches
 from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
-_DELETED_AT_ONCE = 64
-_HASTE = 30.0
+_DELETE_BATCH = 64
+_MAX_BATCH_SECONDS = 30.0
 """Seconds for deleting claimed blobs: a quarter of the time after which other processes consider this one
 dead."""
 
@@ -25,7 +25,9 @@ dead."""
 def sweep(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
 ) -> SweepResult:
-    """Executes a plan: marks, rows, then bytes. Files needed since the scan stay."""
+    """Executes a plan: first marks, then rows, then bytes. Files that have been needed since the scan
+    stay.
+    """
     sizes = {one.digest: one.size for one in decided.delete_orphans} | {
         file.digest: file.size for file in decided.release_files
     }
@@ -51,7 +53,7 @@ def sweep(
     is_over = False
     while not is_over:
         with catalog.write() as tx:
-            is_over = idempotency.delete_older(tx, decided.now - KEPT)
+            is_over = idempotency.delete_older(tx, decided.now - RETENTION)
     reach("gc.after_rows")
     deleted = _delete_bytes(catalog, blobs, decided, progress)
     waiting = {one.digest: one.size for one in decided.mark_orphans if one.digest not in deleted}
@@ -83,9 +85,9 @@ def _delete_some(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, after: str, deleted: set[Digest]
 ) -> str | None:
     """Deletes the next due bytes after that digest; returns the last digest, or None at the end."""
-    patience = _ticks() + _HASTE
+    timeout = _ticks() + _MAX_BATCH_SECONDS
     with catalog.write() as tx:
-        some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETED_AT_ONCE)
+        some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETE_BATCH)
         if not some:
             return None
         going, began = pending_deletes.start_delete(tx, some, decided.held)
@@ -93,7 +95,7 @@ def _delete_some(
     done: list[Digest] = []
     try:
         for digest in going:
-            if _ticks() > patience:  # the machine slept, and other processes may consider this one dead
+            if _ticks() > timeout:  # the machine slept, and other processes may consider this one dead
                 break
             blobs.delete(digest)
             done.append(digest)

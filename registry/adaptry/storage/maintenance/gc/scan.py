@@ -15,7 +15,7 @@ from adaptry.storage.catalog import garbage as unneeded
 from adaptry.storage.catalog import pending_deletes
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.garbage import OwnedFile
-from adaptry.storage.maintenance.gc.batches import AT_ONCE, batches
+from adaptry.storage.maintenance.gc.batches import BATCH, batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _owners(catalog: Catalog) -> Iterator[str]:
     after = ""
     while True:
         with catalog.read() as tx:
-            some = unneeded.owners(tx, after, AT_ONCE)
+            some = unneeded.owners(tx, after, BATCH)
         if not some:
             return
         yield from some
@@ -77,7 +77,7 @@ def _unowned(catalog: Catalog) -> Iterator[unneeded.UnownedRevision]:
     after = ""
     while True:
         with catalog.read() as tx:
-            some = unneeded.unowned_revisions(tx, after, AT_ONCE)
+            some = unneeded.unowned_revisions(tx, after, BATCH)
         if not some:
             return
         yield from some

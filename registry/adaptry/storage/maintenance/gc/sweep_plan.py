@@ -47,7 +47,9 @@ class SweepResult(Value):
 
 
 def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan:
-    """Makes the plan; pure. New garbage is marked, and deleted when found again after the grace period."""
+    """Makes the plan; a pure function. New garbage is marked, and deleted when it is found again after the
+    grace period.
+    """
     before = now - grace
     return SweepPlan(
         now=now,

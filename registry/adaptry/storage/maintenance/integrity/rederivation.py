@@ -23,7 +23,7 @@ from adaptry.storage.local.admission import (
     open_stored,
 )
 
-_AT_ONCE = 100
+_BATCH = 100
 
 
 def problems(
@@ -40,7 +40,7 @@ def problems(
     after = 0
     while True:
         with catalog.read() as tx:
-            keys = rebuild.keys_of_versions(tx, after, _AT_ONCE)
+            keys = rebuild.keys_of_versions(tx, after, _BATCH)
         if not keys:
             return
         for key in keys:

@@ -22,7 +22,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.maintenance.integrity import base_ids, job_tasks, rederivation, reinspection
 
 CHANGED = "its bytes have changed since they were stored"
-GONE = "its bytes are lost"
+LOST = "its bytes are lost"
 _REMEDY = "push it again or restore it from a copy with `adaptry repair --from`"
 
 
@@ -51,7 +51,7 @@ def verify(
     """
     problems = [*audit(catalog), *base_ids.problems(catalog), *job_tasks.problems(catalog)]
     expected = scan.referenced_files(catalog)
-    known = _marked(catalog)
+    known = _known_damage(catalog)
     seen = tuple(_check_files(blobs.original, expected, read_bytes, progress))
     found = {one.digest: one for one in seen if one.reason}
     for digest, reason in known.items():
@@ -78,7 +78,7 @@ def verify(
     return tuple(dict.fromkeys(problems))
 
 
-def _marked(catalog: Catalog) -> Mapping[Digest, str]:
+def _known_damage(catalog: Catalog) -> Mapping[Digest, str]:
     with catalog.read() as tx:
         return damage.all_damaged(tx)
 
@@ -107,7 +107,7 @@ def _check_file(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -
             return _FileCheck(digest, None, copy)
         is_sound = blobs.is_sound(digest)
     except NotFound:
-        return _FileCheck(digest, GONE, None)
+        return _FileCheck(digest, LOST, None)
     return _FileCheck(digest, None if is_sound else CHANGED, copy)
 
 
@@ -124,7 +124,7 @@ def _record_damage(
     catalog: Catalog, blobs: BlobStore, seen: tuple[_FileCheck, ...], manifests: set[Digest], at: datetime
 ) -> None:
     """Marks damaged files, and removes the mark from intact ones."""
-    known = _marked(catalog)
+    known = _known_damage(catalog)
     damaged = {one.digest for one in seen if one.reason} | manifests
     revisions = scan.revisions_with(catalog, damaged)
     for one in seen:

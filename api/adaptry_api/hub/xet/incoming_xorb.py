@@ -20,12 +20,12 @@ TURN_SECONDS = 1.0
 """Longest time that a xorb waits until those before it are stored. Meanwhile, the client can send only as
 much as the connection buffers.
 """
-_AHEAD = 4  # pieces of about 1 MiB
+_QUEUE_LENGTH = 4  # pieces of about 1 MiB
 
 Part = bytes | memoryview
 
 
-class ArrivingXorb:
+class IncomingXorb:
     """One xorb, shared by the thread that receives it (`split`), and the one that may take its first bytes
     (`accept`, then `pieces`). `path` is the xorb's own file, `body_size` the size of the request's body.
     """
@@ -89,7 +89,7 @@ class ArrivingXorb:
             self.decline()
 
     def _has_turn(self) -> bool:
-        """Whether the bytes are taken."""
+        """Whether the other thread takes the bytes."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_declined or self._taken_to is not None, TURN_SECONDS)
             if self._taken_to is None:
@@ -102,7 +102,7 @@ class ArrivingXorb:
         """
         assert self._taken_to is not None, "it has its turn"
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or len(self._pieces) < _AHEAD)
+            self._changed.wait_for(lambda: self._is_stopped or len(self._pieces) < _QUEUE_LENGTH)
             room = self._taken_to.length - self._written - sum(map(len, self._pieces))
             self._pieces.append(piece[:room])
             self._changed.notify_all()

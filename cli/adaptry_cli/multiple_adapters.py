@@ -15,14 +15,14 @@ Found = TypeVar("Found")
 
 
 def source_text(source: Source) -> str:
-    """The adapter as it is written in commands."""
+    """The text by which commands name the adapter."""
     return shlex.quote(folder_argument(source)) if isinstance(source, Path) else str(source)
 
 
 def for_each(
     sources: Iterable[Source], read: Callable[[Source], Found]
 ) -> Iterator[tuple[Source, Found | AdaptryError]]:
-    """What `read` returns for each source, or the error that it raised."""
+    """For each source, the result of `read` or the error that it raised."""
     for source in sources:
         try:
             yield source, read(source)

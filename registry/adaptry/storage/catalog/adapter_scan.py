@@ -1,4 +1,4 @@
-"""A walk through versions in the order of their adapters: by name, or by the last change."""
+"""An index scan of versions in the order of their adapters: by name, or by the last change."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import AdapterPosition, Listing, entries
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_scans import Window
 from adaptry.storage.catalog.predicates import one_of, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, VersionRow
 from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
-from adaptry.storage.catalog.search_walks import Window
 from adaptry.storage.catalog.version_info import table_of
 
-_MOST_ADAPTERS = 200
+_MAX_ADAPTERS = 200
 _A, _V = table_of(AdapterRow), table_of(VersionRow)
 _NUMBERS = select(_V.c.id, _V.c.adapter_id, _V.c.number)
 _COUNT = bindparam("count", type_=_V.c.id.type)
 _OF_ADAPTER = (
     select(_V.c.id, _V.c.number).join(_A, _A.c.id == _V.c.adapter_id).where(_A.c.name == bindparam("name"))
 )
-_LATER = {
+_NEXT_VERSIONS = {
     False: _OF_ADAPTER.where(_V.c.number < bindparam("number")).order_by(_V.c.number.desc()).limit(_COUNT),
     True: _OF_ADAPTER.where(_V.c.number > bindparam("number")).order_by(_V.c.number).limit(_COUNT),
 }
@@ -52,7 +52,7 @@ class ByAdapter:
             rest = self._rest(tx, after, count)
             if rest:
                 return Window(rest, len(rest), rest[-1])
-        many = min(count, _MOST_ADAPTERS)
+        many = min(count, _MAX_ADAPTERS)
         adapters = self._adapters(tx, after, many)
         taken = _fitting(adapters, count)
         if not taken:
@@ -92,7 +92,7 @@ class ByAdapter:
     def _rest(self, tx: Reads, after: SearchPosition, count: int) -> list[SearchPosition]:
         """Further versions of the adapter at a position."""
         parameters = {"name": after.name, "number": after.number, "count": count}
-        rows = run_select(tx, _LATER[self.ordering.reverse], parameters)
+        rows = run_select(tx, _NEXT_VERSIONS[self.ordering.reverse], parameters)
         return [SearchPosition(row.id, after.value, after.name, row.number) for row in rows]
 
     def _versions(self, tx: Reads, adapters: Sequence[Any]) -> list[SearchPosition]:

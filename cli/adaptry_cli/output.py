@@ -48,18 +48,18 @@ def json_option(command: Command) -> Command:
 
 
 def print_out(text: str) -> None:
-    """A line of the result."""
+    """Prints a line of the result."""
     click.echo(escape_lines(text), file=sys.stdout)
 
 
 def print_lines(texts: Iterable[str]) -> None:
-    """Several lines of the result."""
+    """Prints several lines of the result."""
     for text in texts:
         print_out(text)
 
 
 def print_err(text: str) -> None:
-    """A message to the person at the terminal."""
+    """Prints a message for the person at the terminal."""
     click.echo(escape_lines(text), file=sys.stderr)
 
 
@@ -72,7 +72,7 @@ def print_done(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def print_answer(value: BaseModel | FrozenValue | dict[str, Any], text: str, as_json: bool) -> None:
-    """The result as JSON or as one line. (`Any`: JSON.)"""
+    """Prints the result as JSON or as one line. (`Any`: JSON.)"""
     if as_json:
         print_json(value)
     else:
@@ -80,7 +80,7 @@ def print_answer(value: BaseModel | FrozenValue | dict[str, Any], text: str, as_
 
 
 def print_json(value: BaseModel | FrozenValue | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
-    """The result as JSON. (`Any`: JSON.)"""
+    """Prints the result as JSON. (`Any`: JSON.)"""
     text = json.dumps(_plain_json(value), indent=2, ensure_ascii=not is_utf(sys.stdout))
     click.echo(text, file=sys.stdout)
 
@@ -93,7 +93,7 @@ def print_json_line(value: BaseModel | dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """Bars on stderr while the block runs, if a person is watching; else nothing."""
+    """Shows progress bars on stderr while the block runs, if stderr is a terminal; otherwise nothing."""
     from adaptry.core.progress import no_progress
 
     if not sys.stderr.isatty():

@@ -1,6 +1,6 @@
 """Walks through versions in the order of a search, window by window.
 
-A walk reads an index of its order, so that each window costs the same wherever it is, in a registry of any
+A scan reads an index of its order, so that each window costs the same wherever it is, in a registry of any
 size. It gives candidates; `search` tests them.
 """
 
@@ -38,8 +38,8 @@ _SUMMARY = select(_SUMMARIES.c.version_id, _SUMMARIES.c.newest)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The candidates of a part of a walk, the number of rows read for them, and the position at which the
-    walk continues; None at its end.
+    """The candidates of a part of a scan, the number of rows read for them, and the position at which the
+    scan continues; None at its end.
     """
 
     positions: Sequence[SearchPosition]
@@ -47,7 +47,7 @@ class Window:
     next: SearchPosition | None
 
 
-class Walk(Protocol):
+class IndexScan(Protocol):
     """Reads candidates in an order."""
 
     def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
@@ -61,7 +61,7 @@ def window_of(positions: Sequence[SearchPosition], count: int) -> Window:
 
 
 @dataclass(frozen=True, slots=True)
-class FewVersions:
+class KnownVersions:
     """Versions that are known one by one."""
 
     positions: Sequence[SearchPosition]
@@ -168,8 +168,8 @@ class ByCreation:
             until = predicate(_is_at_most, _KEY, values=[after.key])
             older = select_where(tx, _CREATED, [until], {"count": 1}, Order((_KEY,), is_descending=True))
             after = SearchPosition(after.key, older[0].created_at if older else FIRST)
-        walk = ByColumn(_CREATED_AT, self.ordering, self.ranges)
-        return window_of([SearchPosition(one.key) for one in walk.window(tx, after, count).positions], count)
+        scan = ByColumn(_CREATED_AT, self.ordering, self.ranges)
+        return window_of([SearchPosition(one.key) for one in scan.window(tx, after, count).positions], count)
 
 
 def _is_at_most(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
@@ -204,7 +204,7 @@ class ThenOthers:
     that separates them; if it is None, those without are left out.
     """
 
-    valued: Walk
+    valued: IndexScan
     has_value: Predicate | None
     ordering: Ordering
 

@@ -145,7 +145,7 @@ _VIDEO_LLAVA: _Rules = (
     (r"^multi_modal_projector", "model.multi_modal_projector"),
 )
 
-# Each rule is applied to every name, in order, like in transformers.
+# Each rule is applied to every name, in order, as in transformers.
 _RENAMES: Mapping[str, _Rules] = {
     **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae"), _VIT),
     "vit_msn": ((r"^encoder\.", "vit.encoder."), *_VIT),

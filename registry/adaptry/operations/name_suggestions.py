@@ -19,7 +19,7 @@ _PAGE = 200
 _BASES = ("base", "key")  # arguments that name a base
 
 
-def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
+def suggestion_for(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
     """The suggestion to append to an error's `message`; empty if the registry has no similar name or cannot
     be read. `arguments` are those of the command or function that raised the error. Arguments that the
     message does not name, such as the new name of a push, were not looked up and are ignored.
@@ -78,7 +78,7 @@ def _hint_of_ref(registry: Registry, ref: Ref) -> str:
 
 
 def _names(adapters: Adapters, name: AdapterName) -> Iterable[str]:
-    """Names of the same namespace, then of any."""
+    """Names in the same namespace, then in all namespaces."""
     for namespace in (name.namespace, None):
         yield from (str(info.name) for info in adapters.list(namespace, None, _PAGE).items)
 

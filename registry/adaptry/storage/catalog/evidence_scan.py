@@ -1,4 +1,4 @@
-"""A walk through versions by the newest evidence of a task's metric."""
+"""An index scan of versions by the newest evidence of a task's metric."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sqlmodel import col
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_terms import EvalName
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_scans import Window, beyond, equals
 from adaptry.storage.catalog.predicates import Order, Predicate, one_of, predicate, select_where
 from adaptry.storage.catalog.rows import MetricRow
 from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
-from adaptry.storage.catalog.search_walks import Window, beyond, equals
 from adaptry.storage.catalog.value_conditions import is_measured, texts_of
 from adaptry.storage.catalog.version_info import table_of
 
