@@ -211,7 +211,7 @@ def test_a_creation_deletes_only_some_of_many_old_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other writers wait for it. A key whose old answer is still there can be used again."""
-    monkeypatch.setattr(idempotency, "MOST_DELETED", 2)
+    monkeypatch.setattr(idempotency, "MAX_DELETED", 2)
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0]))
 

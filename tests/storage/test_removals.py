@@ -20,6 +20,7 @@ from adaptry.storage.catalog import index_updates, removals, stored_use
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import CommitRow, PostingRow, VersionRow
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
@@ -95,6 +96,13 @@ def test_a_name_is_used_again_while_its_former_versions_are_removed(
 def test_without_a_server_a_deletion_returns_when_the_versions_are_removed(registry: LocalRegistry) -> None:
     registry.catalog.completes_index_updates = True
     registry.adapters.delete(TONE)
+    assert rows(registry) == (1, 2)
+
+
+def test_a_sweep_removes_the_versions_that_a_killed_deletion_left(registry: LocalRegistry) -> None:
+    registry.adapters.delete(TONE)
+    index_updates.complete(registry.catalog, steps(2))
+    collect_garbage(registry)
     assert rows(registry) == (1, 2)
 
 

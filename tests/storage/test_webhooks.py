@@ -15,9 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlmodel import select
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import VARIABLE
 from adaptry.core.identity import Identity
 from adaptry.core.outgoing_requests.addresses import parse_network
@@ -26,6 +28,7 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.registry.webhooks import CreatedSecret, SecretRotation, WebhookDelivery, WebhookRequest
 from adaptry.storage import tokens
 from adaptry.storage.catalog import webhook_deliveries
+from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
@@ -325,6 +328,33 @@ def test_a_receiver_gets_nothing_once_its_owners_token_is_revoked(scene: Scene) 
         scene.registry.tokens.revoke(scene.registry.tokens.list().items[0].id)
         scene.send()
         assert receiver.messages == []
+
+
+def test_a_removal_deletes_messages_in_parts_and_asks_for_the_right_before(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_deliveries, "MAX_DELETED", 2)
+    first, second = scene.add("http://192.0.2.1/"), scene.add("http://192.0.2.2/")
+    for _ in range(5):
+        scene.registry.webhooks.test(first.webhook.id)
+        scene.registry.webhooks.test(second.webhook.id)
+    stranger = scene.registry.on_behalf_of(Identity.with_role("eve", "owner", ["other"]))
+    with pytest.raises(NotFound):
+        stranger.webhooks.remove(first.webhook.id)
+    assert len(scene.log(first)) == 5
+    left: list[int] = []
+    original = webhook_deliveries.delete_some
+
+    def delete_some(tx: Transaction, webhook: int) -> bool:
+        is_last = original(tx, webhook)
+        left.append(tx.execute(text("SELECT count(*) FROM webhook_deliveries")).scalar_one())
+        return is_last
+
+    monkeypatch.setattr(webhook_deliveries, "delete_some", delete_some)
+    scene.registry.webhooks.remove(first.webhook.id)
+    assert left == [8, 6, 5]
+    assert [one.id for one in scene.registry.webhooks.list()] == [second.webhook.id]
+    assert len(scene.log(second)) == 5
 
 
 def test_old_messages_are_deleted(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, tables
 from adaptry.storage.catalog.prepared_changes import insert_new
 
-MOST_DELETED = 500
+MAX_DELETED = 500
 """Maximum number of answers that one transaction deletes: 200,000 took 2 s."""
 
 
@@ -45,9 +45,9 @@ def store(
 
 
 def delete_older(tx: Transaction, before: datetime) -> bool:
-    """Deletes at most `MOST_DELETED` answers older than that time. Returns whether there are no more."""
+    """Deletes at most `MAX_DELETED` answers older than that time. Returns whether there are no more."""
     row = tables.answers
     oldest = sa.select(row.c.identity, row.c.key).where(row.c.given_at < before).order_by(row.c.given_at)
-    is_oldest = sa.tuple_(row.c.identity, row.c.key).in_(oldest.limit(MOST_DELETED))
+    is_oldest = sa.tuple_(row.c.identity, row.c.key).in_(oldest.limit(MAX_DELETED))
     deleted = tx.execute(row.delete().where(is_oldest))
-    return bool(deleted.rowcount < MOST_DELETED)  # type: ignore[attr-defined]  # a DML result has it
+    return bool(deleted.rowcount < MAX_DELETED)  # type: ignore[attr-defined]  # a DML result has it

@@ -30,6 +30,8 @@ from adaptry.storage.catalog.webhooks import WebhookRecord
 
 _Row = WebhookDeliveryRow
 _BATCH = 100  # rows that are looked at together
+MAX_DELETED = 1000
+"""Maximum number of messages that one transaction of a removal deletes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,13 @@ def fail_pending(tx: Transaction, webhook: int, reason: str) -> None:
     """Marks the pending messages of a disabled webhook as failed."""
     which = (col(_Row.webhook_id) == webhook, col(_Row.state) == "pending")
     tx.execute(update(_Row).where(*which).values(state="failed", error=reason))
+
+
+def delete_some(tx: Transaction, webhook: int) -> bool:
+    """Deletes at most `MAX_DELETED` of a webhook's messages. Returns whether there are no more."""
+    ids = list(tx.exec(select(_Row.id).where(_Row.webhook_id == webhook).limit(MAX_DELETED)))
+    tx.execute(delete(_Row).where(col(_Row.id).in_(ids)))
+    return len(ids) < MAX_DELETED
 
 
 def prune(tx: Transaction, before: datetime, limit: int) -> int:

@@ -80,6 +80,11 @@ class LocalWebhooks(Webhooks):
             return webhooks.disable(tx, id, reason, now).info
 
     def remove(self, id: int) -> None:
+        is_last = False
+        while not is_last:  # in parts: there may be hundreds of thousands, and other writers wait
+            with self.context.write() as tx:
+                self._managed(tx, id)
+                is_last = webhook_deliveries.delete_some(tx, id)
         with self.context.write() as tx:
             was = self._managed(tx, id)
             webhooks.remove(tx, id)

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.progress import Progress, no_progress
+from adaptry.storage.catalog import index_updates
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.maintenance.gc.deletion import sweep
@@ -55,6 +56,7 @@ def collect_garbage(
     catalog, blobs = registry.catalog, registry.blobs
     if dry_run:
         return expected_result(plan_sweep(scan_garbage(catalog, blobs, progress), registry.clock(), grace))
+    index_updates.complete(catalog)  # removals of versions that a killed process left
     uploads = purge(catalog, blobs, registry.clock())
     swept = sweep(
         catalog, blobs, plan_sweep(scan_garbage(catalog, blobs, progress), registry.clock(), grace), progress
