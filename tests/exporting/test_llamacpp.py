@@ -266,3 +266,13 @@ def test_a_module_without_a_gguf_tensor_is_refused_by_name(llama: Base, tmp_path
     with refused(CheckFailed)("--base"):
         export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", ExportOptions(), format="gguf")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_update_of_an_embedding_that_is_also_the_head_is_refused(llama: Base, tmp_path: Path) -> None:
+    """The server aborts with it (`tests/runtimes/test_llamacpp_families.py`)."""
+    adapter = open_dir(trained(llama, tmp_path / "lora", target_modules=["embed_tokens"]))
+    record = llama.setting.record
+    assert record is not None
+    tied = record.model_copy(update={"facts": {**record.facts, "tie_word_embeddings": True}})
+    assert check_runtime(adapter, LLAMACPP, record).outcome == "as_trained"
+    assert check_runtime(adapter, LLAMACPP, tied).outcome == "refused"

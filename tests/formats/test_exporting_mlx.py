@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
@@ -104,3 +104,22 @@ def test_adapters_that_pefts_layout_would_change_are_refused(corpus: Path, tmp_p
         options = setting(corpus, case.partition("-")[0])
         with pytest.raises(Unsupported, match=match):
             export(ParentAdapter(open_dir(corpus / case), case), tmp_path / case, options, format="peft")
+
+
+def test_adapters_of_single_experts_are_refused_as_mlx_refuses_them(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 1}
+    config = MixtralConfig(**sizes, vocab_size=64, num_key_value_heads=2, num_local_experts=2)
+    MixtralForCausalLM(config).save_pretrained(base)
+    key = "base_model.model.model.layers.0.block_sparse_moe.experts"
+    tensors = {}
+    for expert in range(2):
+        for name, (inputs, outputs) in {"w1": (32, 48), "w2": (48, 32), "w3": (32, 48)}.items():
+            tensors[f"{key}.{expert}.{name}.lora_A.weight"] = torch.ones(4, inputs)
+            tensors[f"{key}.{expert}.{name}.lora_B.weight"] = torch.ones(outputs, 4)
+    LoraConfig(r=4, lora_alpha=8, target_modules=["w1", "w2", "w3"]).save_pretrained(str(tmp_path / "lora"))
+    save_file(tensors, tmp_path / "lora" / "adapter_model.safetensors")
+    options = ExportOptions(fingerprint(open_checkpoint(base)))
+
+    with pytest.raises(Unsupported, match="mlx-lm has the experts of a layer in one module"):
+        export(ParentAdapter(open_dir(tmp_path / "lora"), "it"), tmp_path / "out", options, format="mlx")

@@ -121,7 +121,7 @@ LLAMACPP = RuntimeRules(
             "refuses",
             "fused experts (`target_parameters`)",
             llamacpp_tensors.fused_experts,
-            repairs.SPLIT_EXPERTS,
+            repairs.SPLIT_FOR_GGUF,
             "conversion/base.py · map_tensor_name: can not map tensor",
         ),
         RuntimeRule(

@@ -88,6 +88,9 @@ FILL_EXPERTS = (
     "write it as GGUF: adaptry export REF --for ENGINE --base BASE -o ./DIR; or, if PEFT refuses it too,"
     " serve it with the versions of PEFT and transformers that trained it"
 )
+SPLIT_FOR_GGUF = (
+    "write them one by one, as GGUF has them: adaptry export REF --for ENGINE --base BASE -o ./DIR"
+)
 DROP_COPIES = (
     "nothing, if no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the"
     " copy out; otherwise merge it: adaptry merge --base BASE REF -o DIR"

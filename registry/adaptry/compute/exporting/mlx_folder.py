@@ -31,8 +31,8 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Writes the folder. Raises `Unsupported`, `CheckFailed` for parts that mlx-lm's LoRA cannot represent,
-    and the errors of `output_folder`.
+    """Writes the folder. Raises `Unsupported` for modules that mlx-lm lacks, `CheckFailed` for parts that its
+    LoRA cannot represent, and the errors of `output_folder`.
     """
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
@@ -74,6 +74,11 @@ def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
         raise Unsupported(
             f"{label} changes {odd[0] if odd else 'nothing'}, but only linear modules inside layers can be"
             " written for mlx-lm"
+        )
+    if experts := [module.path for module in adapter.spec.modules if ".experts." in module.path]:
+        raise Unsupported(
+            f"{label} changes {experts[0]}, but mlx-lm has the experts of a layer in one module, and refuses"
+            " adapters of single ones: merge it (--format checkpoint)"
         )
     return {module.path: module for module in adapter.spec.modules}
 

@@ -48,7 +48,7 @@ _ALL = (
            key_names.rename_to_loaded, needs="shapes"),
     Repair("disk_names", "uses the module names in the base's files, with separate experts",
            (repairs.DISK_NAMES,), key_names.rename_to_disk),
-    Repair("experts", "separates fused experts", (repairs.SPLIT_EXPERTS,),
+    Repair("experts", "separates fused experts", (repairs.SPLIT_EXPERTS, repairs.SPLIT_FOR_GGUF),
            key_names.split_experts, needs="shapes"),
     Repair("experts_together", "fuses the experts of a layer", (repairs.JOIN_EXPERTS,),
            key_names.join_experts, needs="shapes"),
