@@ -131,6 +131,21 @@ def test_patterns_match_mixtrals_experts_by_their_new_names(bases: dict[str, Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pattern", [{"alpha_pattern": {"gate": 8}}, {"rank_pattern": {r".*\.0\..*gate": 5}}])
+def test_patterns_do_not_match_mixtrals_router_which_peft_adapts_as_a_parameter(
+    pattern: dict[str, Any], bases: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["gate", "w1", "w2", "w3"]
+    fields = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "task_type": "CAUSAL_LM", **pattern}
+    tensors = factors(bases["mixtral"], ends(*names))
+    adapter = write(tmp_path / "adapter", tensors, {**fields, "target_modules": names})
+    ours = ask_us(bases["mixtral"], adapter, tmp_path / "merged")
+    family = FAMILIES["mixtral"]
+    assert not ours.blocked and not ours.refusal
+    assert verdict(family, ask_peft(family, bases["mixtral"], adapter), ours) is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek", "mixtral"])
 @pytest.mark.parametrize(
     ("kept", "is_blocked"),

@@ -20,7 +20,11 @@ from adaptry.bases.model_classes import body_attribute, converts_adapters
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.bases.parameter_lookup import is_head_of_type
 from adaptry.checks.binding.bound_adapter import DroppedPart
-from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
+from adaptry.checks.binding.expert_factors import (
+    expert_matrix,
+    modules_as_parameters,
+    why_expert_not_loaded,
+)
 from adaptry.checks.binding.forced_ties import HEAD
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
@@ -101,6 +105,8 @@ def _other_numbers(model: LoadedModel, target: TargetTensor, own: str) -> str | 
     scale, alpha, rank = scale_of(model.adapter.config, module.name.replace(bare_path(module.path), own))
     if rank == module.rank and scale == module.scale:
         return None
+    if model.experts is not None and module.path in modules_as_parameters(model):
+        return None  # PEFT adapts it as a parameter, whose name it looks up instead
     return (
         f"the model has {own}, for which the config gives rank {rank} and alpha {alpha:g}, but here"
         f" {module.rank} and {module.alpha:g}"
