@@ -17,7 +17,6 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
-from adaptry.checks.runtimes.llamacpp_names import ALIASES
 from adaptry.checks.runtimes.rules_page import render_page
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
@@ -789,14 +788,6 @@ def test_llamacpp_accepts_names_of_other_families_except_for_permuted_rows(tmp_p
 
     assert called("dense", "o_proj", "dense") == "as_trained"
     assert called("wq", "self_attn.q_proj", "attention.wq") == "refused"
-
-
-def test_llamacpps_alternative_names_equal_its_table() -> None:
-    gguf = pytest.importorskip("gguf")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    for first, aliases in ALIASES.items():
-        for alias in aliases:
-            assert names.get_name(f"model.layers.1.{alias}") == names.get_name(f"model.layers.1.{first}")
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "lmdeploy"])

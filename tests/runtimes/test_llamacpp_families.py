@@ -28,6 +28,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from adaptry import open_dir
 from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.checks.runtimes.llamacpp_classes import KNOWN_CLASSES
+from adaptry.checks.runtimes.llamacpp_names import ALIASES
 from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -186,18 +187,32 @@ def test_an_adapter_of_a_quantised_base_is_exported_though_the_converter_does_no
 
 
 def test_the_classes_that_the_converter_knows_are_listed() -> None:
-    code = "from conversion import TEXT_MODEL_MAP; print(*TEXT_MODEL_MAP)"
+    known = printed("from conversion import TEXT_MODEL_MAP; print(*TEXT_MODEL_MAP)")
+    assert {one for one in known if one.endswith(("ForCausalLM", "LMHeadModel"))} == KNOWN_CLASSES
+
+
+def test_alternative_names_of_modules_equal_the_converters_table() -> None:
+    """The released gguf package has fewer names than the one beside the converter."""
+    code = "import gguf, sys; names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)"
+    code += "; print(*(names.get_name(name) for name in sys.argv[1:]))"
+    for first, aliases in ALIASES.items():
+        found = printed(code, *(f"model.layers.1.{name}" for name in (first, *aliases)))
+        assert len(set(found)) == 1, (first, found)
+        assert found[0].startswith("blk.1.")
+
+
+def printed(code: str, *arguments: str) -> list[str]:
+    """The words that the code prints with the packages of llama.cpp's checkout."""
     folder = Path(CONVERTER or "").parent
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(folder / "gguf-py")},
         capture_output=True,
         text=True,
         check=True,
     )
-    names = {one for one in done.stdout.split() if one.endswith(("ForCausalLM", "LMHeadModel"))}
-    assert names == KNOWN_CLASSES
+    return done.stdout.split()
 
 
 def make_base(family: Family, folder: Path) -> Base:

@@ -1,8 +1,8 @@
 """Names of modules that llama.cpp's converter treats as the same tensor, if an adapter may have them.
 
 Its table (`gguf-py/gguf/tensor_mapping.py`) has the names of all model families, regardless of the base.
-Queries and keys are omitted: the converter permutes their rows by the name `q_proj` or `k_proj`
-(`conversion/llama.py · modify_tensors`), so under other names they would be loaded in the wrong order.
+Queries and keys have only names that end in `q_proj` or `k_proj`: the converter permutes their rows by that
+name (`conversion/llama.py · modify_tensors`), so under others they would be loaded in the wrong order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ _TOWERS = re.compile(
 """Tensors of towers and connectors, which it leaves out (`TextModel.filter_tensors`)."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "self_attn.o_proj": ("self_attn.dense", "self_attn.out_proj", "self_attn.linear_attn", "attention.dense"),
+    "self_attn.q_proj": ("attention.q_proj",),
+    "self_attn.k_proj": ("attention.k_proj",),
+    "self_attn.v_proj": ("attention.v_proj",),
+    "self_attn.o_proj": (
+        "self_attn.dense", "self_attn.out_proj", "self_attn.linear_attn", "attention.dense",
+        "attention.o_proj",
+    ),
     "mlp.gate_proj": ("feed_forward.w1", "feed_forward.gate_proj"),
     "mlp.up_proj": (
         "mlp.fc1", "mlp.c_fc", "mlp.dense_h_to_4h", "feed_forward.w3", "feed_forward.up_proj",
