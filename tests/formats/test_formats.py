@@ -285,3 +285,13 @@ def test_an_adapter_of_another_tool_saved_before_training_is_found(
     save_file({**tensors, **{name: tensors[name] * 0 for name in ups}}, file, metadata)
 
     assert [finding.code for finding in check_weights(open_dir(folder))] == ["untrained"]
+
+
+def test_comfyuis_names_are_modules_with_their_alphas(tmp_path: Path) -> None:
+    """diffusers 0.42 loads such files into Wan, Qwen-Image and Z-Image."""
+    at = "diffusion_model.blocks.0.self_attn.q"
+    shapes = {f"{at}.lora_down.weight": (4, 16), f"{at}.lora_up.weight": (16, 4)}
+    folder = written(tmp_path, "style.safetensors", shapes, alphas={f"{at}.alpha": 2.0})
+    adapter = open_dir(folder)
+    assert [(module.path, module.rank, module.scale) for module in adapter.spec.modules] == [(at, 4, 0.5)]
+    assert not check(adapter, None).is_blocked

@@ -26,12 +26,14 @@ from adaptry.core.errors import Invalid, InvalidConfig
 
 _METADATA = "lora_adapter_metadata"
 _PART = r"(?:unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner|diffusion_model)"
-# PEFT's names since 0.2x; before that `lora.down`, and `to_q_lora.down` in attention processors.
+# PEFT's names since 0.2x; before that `lora.down`, and `to_q_lora.down` in attention processors. ComfyUI's
+# (`diffusion_model.…`) may have `lora_down`, which the loaders of Wan, Qwen-Image and Z-Image translate.
 _KEY = re.compile(
-    rf"(?P<path>{_PART}\..+?)"
+    rf"(?P<path>(?:(?P<original>diffusion_model)|{_PART})\..+?)"
     r"(?:\.lora_(?P<new>[AB])\.weight"
     r"|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
-    r"|\.(?P<bias>lora_B\.bias)|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?)"
+    r"|\.(?P<bias>lora_B\.bias)|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?"
+    r"|(?(original)\.lora_(?P<native>down|up)\.weight|(?!)))"
 )
 
 
@@ -102,7 +104,9 @@ def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
         if match is None:
             found.unclaimed.append(name)
             continue
-        role = {"A": "A", "B": "B", "down": "A", "up": "B"}.get(match["new"] or match["old"] or "")
+        role = {"A": "A", "B": "B", "down": "A", "up": "B"}.get(
+            match["new"] or match["old"] or match["native"] or ""
+        )
         role = role or ("alpha" if match["alpha"] else "B_bias" if match["bias"] else "magnitude")
         if found.modules.setdefault(_path(match["path"]), {}).setdefault(role, name) != name:
             found.unclaimed.append(name)  # the same factor under two spellings: a loader would keep only one
