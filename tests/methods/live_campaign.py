@@ -79,9 +79,9 @@ def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Wrong | 
                 continue
             kind, files, label = made
             adapter = write(folder / f"adapter-{seed}", files.tensors, files.config)
-            theirs = _ask_peft(kind, corpus / kind, adapter)
+            theirs = ask_live_peft(kind, corpus / kind, adapter)
             ours = ask_us(corpus / kind, adapter, folder / f"merged-{seed}")
-            found = _verdict(kind, corpus / kind, adapter, theirs, ours)
+            found = verdict_of_live(kind, corpus / kind, adapter, theirs, ours)
         if ours.folder is not None:
             shutil.rmtree(ours.folder, ignore_errors=True)
         yield None if found is None else Wrong(seed, found[0], label, found[1])
@@ -138,7 +138,7 @@ def _config(source: random.Random, model: Any, method: str) -> Any:
     return kind(target_modules=targets, **fields)
 
 
-def _ask_peft(kind: str, base: Path, adapter: Path) -> Live:
+def ask_live_peft(kind: str, base: Path, adapter: Path) -> Live:
     model = zoo.load(kind, base)
     before = _outputs(model)
     try:
@@ -165,7 +165,7 @@ def _outputs(model: Any) -> torch.Tensor | None:
     return torch.cat([value.flatten().float() for value in tensors if value.is_floating_point()])
 
 
-def _verdict(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> tuple[str, str] | None:
+def verdict_of_live(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> tuple[str, str] | None:
     said = " ".join(ours.told)
     is_complete = not (theirs.error or theirs.dropped or theirs.missing)
     if ours.blocked:

@@ -107,7 +107,8 @@ class ParameterNames:
         ):
             return LookupResult(self.tensors[embedding], tied=True)
         around = f"{path.rpartition('.')[0]}.bias"  # a tied head's bias is tied to this
-        if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
+        is_tied = self._is_tied or path.startswith("decoder.")  # whose own config says so
+        if end == "bias" and is_tied and around in self.tensors and self._is_head(path):
             return LookupResult(self.tensors[around])
         return LookupResult()
 
