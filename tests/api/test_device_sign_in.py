@@ -72,7 +72,7 @@ def test_a_program_gets_one_token_after_its_user_approved_it(
     server: Server, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = begin(server)
-    monkeypatch.setattr(device_sign_ins, "INTERVAL", 3600)  # the next is too early, however slow the machine
+    monkeypatch.setattr(device_sign_ins, "INTERVAL", 3600)  # the next poll is always too early
     assert browser.get(begun["verification_uri_complete"]).status == 200
     assert poll(server, begun["device_code"]).json["error"] == "authorization_pending"
     assert poll(server, begun["device_code"]).json["error"] == "slow_down"
