@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from adaptry.testing.seaweed import Seaweed
 
 for _name in [name for name in os.environ if name.startswith("ADAPTRY_")]:
-    del os.environ[_name]  # a developer's own registry is never a test's
-os.environ["OMP_NUM_THREADS"] = "1"  # spinning threads on busy cores triple the time
+    del os.environ[_name]  # tests never use the developer's own registry
+os.environ["OMP_NUM_THREADS"] = "1"  # spinning threads on busy cores would triple the time
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
@@ -127,7 +127,7 @@ NAMES_SOMETHING_SLOW = re.compile("slow|postgres|seaweed|ceph|s3_")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves a place unread where no test can be selected: a quarter of the time of collecting."""
+    """Skips places in which no test can be selected, which saves a quarter of the collection time."""
     if not config.option.markexpr:
         return None
     place = collection_path.relative_to(config.rootpath).as_posix()
@@ -145,14 +145,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def has_slow_tests(path: Path, place: str) -> bool:
-    """Whether a file may have any. (`place`: its path from the root.)"""
+    """Whether a file may have slow tests. (`place`: its path from the root.)"""
     is_listed = any(place == each or each.startswith(f"{place}::") for each in SLOW)
     in_folder = any(place.startswith(f"{each}/") for each in SLOW)
     return is_listed or in_folder or NAMES_SOMETHING_SLOW.search(path.read_text()) is not None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks what is slow."""
+    """Marks slow tests."""
     path = item.nodeid.partition("[")[0]
     needs = SERVERS.intersection(_fixtures(item))
     if needs or any(path == place or path.startswith((f"{place}/", f"{place}::")) for place in SLOW):
@@ -164,9 +164,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)  # after they were shuffled
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a running topology come first and in a row: one worker starts it, and ends it soon.
-    Its processes take a tenth of a core while they wait. Jobs come next, which take longest, so that the
-    tests that the workers end with are short.
+    """Tests that share a running topology come first and in a row: one worker starts it and soon stops it.
+    Its processes take a tenth of a core while they wait. Tests of jobs come next: they take longest, so that
+    the last tests of the workers are short.
     """
 
     def place(item: pytest.Item) -> int:
@@ -182,14 +182,12 @@ def _fixtures(item: pytest.Item) -> Sequence[str]:
 
 pytest.register_assert_rewrite(
     "adaptry.testing", "adaptry_api.testing"
-)  # the contracts' asserts show their values
+)  # makes failed asserts in the contracts show values
 
 
 @pytest.fixture(scope="session", autouse=True)
 def shared() -> Iterator[None]:
-    """All registries of this process have their compiled statements and their inspecting processes in
-    common.
-    """
+    """All registries of this process share their compiled statements and inspection processes."""
     from adaptry.testing.shared_resources import shared_between_registries
 
     with shared_between_registries():
@@ -198,7 +196,7 @@ def shared() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def at_the_end() -> Iterator[ExitStack]:
-    """What is done after the last test of this process."""
+    """Actions to run after the last test of this process."""
     with ExitStack() as stack:
         yield stack
 
@@ -214,7 +212,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    """A new one, in a folder."""
+    """A new registry, in a folder."""
     from adaptry.storage.connect import open_local
 
     opened = open_local(tmp_path / "registry")
@@ -224,7 +222,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """A real S3 server, one for all tests of this process."""
+    """A real S3 server, shared by all tests of this process."""
     from adaptry.testing.seaweed import find_program, run_seaweed
 
     weed = find_program()
@@ -236,7 +234,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
-    """Another one, that has less: one for all heavy tests of this process."""
+    """Another S3 server, with fewer features, shared by all heavy tests of this process."""
     from adaptry.testing.ceph import REMEDY, is_installed, run_ceph
 
     if not is_installed():
@@ -247,7 +245,7 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
 
 @pytest.fixture
 def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What either of them wants to be told, in the environment."""
+    """Sets the credentials of both servers in the environment."""
     from adaptry.testing.buckets import CREDENTIALS
 
     for name, value in CREDENTIALS.items():
@@ -256,19 +254,19 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def s3_place(seaweed: Seaweed, s3_credentials: None) -> str:
-    """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
+    """An empty location in a bucket, with its credentials in the environment."""
     return seaweed.new_location()
 
 
 @pytest.fixture
 def ceph_place(ceph: Ceph, s3_credentials: None) -> str:
-    """The same on the server that has less."""
+    """Like `s3_place`, on the server with fewer features."""
     return ceph.new_location()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server for all tests of this process, each with a database of its own."""
+    """A PostgreSQL server for all tests of this process, each of which has its own database."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'adaptry[postgres]'")
     from adaptry.testing.postgres import NEVER_VACUUMS, REMEDY, postgres_server, programs
 

@@ -1,4 +1,4 @@
-"""The parts of a browser that sign-in needs: cookies for each host, redirects one at a time, and forms."""
+"""The parts of a browser that sign-in needs: cookies for each host, single-step redirects, and forms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib3
 
 @dataclass
 class Page:
-    """An answer: where it came from, and what it is."""
+    """A response: its address, status, headers and text."""
 
     url: str
     status: int
@@ -21,7 +21,7 @@ class Page:
 
     @property
     def next(self) -> str:
-        """Where a redirect leads."""
+        """The target of a redirect."""
         return urljoin(self.url, self.headers["Location"])
 
 
@@ -83,7 +83,7 @@ class Form(HTMLParser):
 
 
 def sign_in_at_provider(browser: Browser, server: str, next: str = "/acme", login: str = "ada") -> Page:
-    """The callback's answer, after everything that ada does at the provider."""
+    """The callback's response, after all of ada's steps at the provider."""
     page = browser.get(f"{server}/-/sign-in/provider?next={next}")
     for _ in range(12):
         if page.status in (301, 302, 303, 307):

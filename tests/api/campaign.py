@@ -54,7 +54,7 @@ def main() -> int:
         found = dict(try_all(asked.folder, varied, share, asked.seed + round_))
         total += sum(sum(answers.values()) for answers in found.values())
         failures += [text for answers in found.values() for status, text in answers if status >= 500]
-        # An operation without parameters has no more different calls.
+        # An operation without parameters has no further different calls.
         varied = [name for name in varied if sum(found[name].values()) >= 2 * share]
         round_ += 1
     print(*failures, sep="\n")
@@ -70,14 +70,16 @@ def try_all(folder: Path, names: list[str], calls: int, seed_: int) -> Iterator[
 
 
 def batches(names: list[str]) -> list[list[str]]:
-    """The operations that share a server: one that may stop others alone, the rest twenty at a time."""
+    """Operations grouped by the server that they share: one that may stop others is alone, the rest are in
+    groups of twenty.
+    """
     alone = [name for name in names if "quotas" in name or "principals" in name]
     others = [name for name in names if name not in alone]
     return [[name] for name in alone] + [others[at : at + 20] for at in range(0, len(others), 20)]
 
 
 def try_operation(server: Server, name: str, calls: int, seed_: int) -> Answers:
-    """So many calls without a valid token, then with an administrator's."""
+    """Makes `calls` calls without a valid token, then as many with an administrator's."""
     real, token = prepare(server, name)
     operation = next(one for one in operations_of(server) if one.label == name)
     found = [attack(operation, real, each, calls, seed_) for each in (None, token)]
@@ -100,8 +102,8 @@ def served(folder: Path) -> Iterator[Server]:
 
 
 def prepare(server: Server, name: str) -> tuple[dict[str, str], str]:
-    """Sees to it that acme/tone@prod is there, whatever happened. Returns the values by which addresses name
-    it, and a new administrator's token.
+    """Restores acme/tone@prod if earlier calls changed it. Returns the values by which addresses name it, and
+    a new administrator's token.
     """
     token = server.token(f"for {name}", "admin", ("*",))
     options = PushOptions(alias="prod", metrics={"f1": 0.5})
@@ -133,7 +135,7 @@ def attack(operation: Operation, real: dict[str, str], token: str | None, calls:
     def try_one(case: schemathesis.Case[Any], is_real: bool) -> None:
         if is_real:
             case.path_parameters |= {key: real[key] for key in case.path_parameters if key in real}
-            case.headers.pop("Authorization", None)  # else it is a random one
+            case.headers.pop("Authorization", None)  # otherwise it would be a random one
         if "wait" in case.query and is_long(case.query["wait"]):
             case.query["wait"] = SHORTLY
         answer = case.call(headers=headers)

@@ -32,8 +32,8 @@ def start(tmp_path: Path, at_the_end: ExitStack) -> Iterator[Callable[..., Serve
 
 @pytest.fixture(scope="module")
 def confirmed_by_tests_only() -> Iterator[None]:
-    """Servers that start now ask the identity provider about nobody by themselves, as they do each minute: a
-    test that lets time pass would race with them.
+    """Servers started from now on do not confirm users with the identity provider every minute: a test that
+    lets time pass would race with them.
     """
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(cleanup, "CONFIRM_EVERY", 86_400.0)
@@ -42,7 +42,7 @@ def confirmed_by_tests_only() -> Iterator[None]:
 
 @pytest.fixture
 def stores_downloads_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that start now store downloads after a moment, not after a minute."""
+    """Servers started from now on store downloads after a moment, not after a minute."""
     monkeypatch.setattr(cleanup, "DOWNLOADS_EVERY", 0.1)
 
 

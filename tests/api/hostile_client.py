@@ -21,7 +21,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class HostileRequest:
-    """One request. Of the body of one that breaks off, only half is sent, and no answer is awaited."""
+    """One request. If it breaks off, only half of its body is sent, and no response is awaited."""
 
     method: str
     path: str
@@ -53,7 +53,7 @@ def attack(host: str, port: int, token: str, requests: list[HostileRequest], pau
 
 
 def _sent(connection: http.client.HTTPConnection, token: str, request: HostileRequest) -> str:
-    """The status of the answer, or why there is none."""
+    """The status of the response, or the reason why there is none."""
     connection.putrequest(request.method, request.path)
     sent = {"Authorization": f"Bearer {token}", "Content-Type": request.kind, **dict(request.headers)}
     for name, value in sent.items():

@@ -25,12 +25,14 @@ RELEASE = ".github/workflows/release.yml"
 
 @cache
 def rsa_key(name: str) -> RSAKey:
-    """A key that the tests share, since making one takes a while."""
+    """A key that the tests share, since generating one takes a while."""
     return RSAKey.generate_key(2048, {"kid": name, "use": "sig", "alg": "RS256"}, private=True)
 
 
 class HeldRequests:
-    """Requests that are posted, and get no answer until `release`. `most` is how many waited at once."""
+    """POST requests that get no response until `release`. `most` is the largest number that waited at
+    once.
+    """
 
     def __init__(self) -> None:
         self._changed, self._is_released = threading.Condition(), False
@@ -45,7 +47,7 @@ class HeldRequests:
             self._waiting -= 1
 
     def wait_until(self, count: int) -> bool:
-        """Whether so many wait at last."""
+        """Waits until that many requests are held; returns whether this happened."""
         with self._changed:
             return self._changed.wait_for(lambda: self.most >= count, timeout=60)
 
@@ -56,9 +58,9 @@ class HeldRequests:
 
 
 class LocalIssuer:
-    """`token` signs; the keys in `published` are those that the world sees. `answers` are those to requests
-    that are posted, by their path: a document, a status and a document, or a function of the body that gives
-    one of these.
+    """`token` signs with its key; `published` are the keys that clients see. `answers` are the responses to
+    POST requests, by path: a document, a status and a document, or a function of the body that returns one of
+    these.
     """
 
     def __init__(self) -> None:
@@ -80,7 +82,7 @@ class LocalIssuer:
         self.key = key
 
     def token(self, *, key: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
-        """A token of a job of the workflow RELEASE on main; a claim that is None is left out."""
+        """A token for a job of the workflow RELEASE on main; claims that are None are left out."""
         now = int(time.time())
         usual = {
             "iss": self.url,
@@ -125,7 +127,7 @@ class LocalIssuer:
 
 @contextmanager
 def running_issuer() -> Iterator[LocalIssuer]:
-    """Its name is part of its address, since the port of one that is gone can be another's later."""
+    """Runs an issuer. Its name is part of its address, since a later issuer may get the same port."""
     issuer = LocalIssuer()
 
     class Handler(BaseHTTPRequestHandler):

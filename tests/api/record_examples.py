@@ -80,7 +80,7 @@ class Recorder:
         headers: dict[str, str] | None = None,
         example: object = None,
     ) -> RawResponse:
-        """One call, which must succeed. `example` replaces a body that is no JSON."""
+        """Makes one call, which must succeed. `example` replaces a body that is not JSON."""
         at = path + (f"?{urlencode(query)}" if query else "")
         name, parameters = self._operation(method, path)
         answer = self.send(name, method, at, body, headers)
@@ -109,7 +109,7 @@ class Recorder:
 
 
 def record(recorder: Recorder, folder: Path) -> dict[str, dict[str, Any]]:
-    """An example for each operation."""
+    """Records an example for each operation."""
     server, call = recorder.server, recorder.call
     v1 = "/api/v1"
     call("GET", "/healthz")
@@ -267,7 +267,7 @@ def _policies(recorder: Recorder, server: Server, digest: str) -> None:
 
 def _audit(call: Callable[..., RawResponse]) -> None:
     v1 = "/api/v1/audit"
-    call("GET", f"{v1}/checkpoint")  # which seals the log, so that the entries have their numbers
+    call("GET", f"{v1}/checkpoint")  # this seals the log, so that entries have numbers
     call("GET", v1, query={"action": "grant.*", "limit": "2"})
     call("POST", f"{v1}/exports", {"resource": "acme"})
     call("GET", f"{v1}/checkpoints", query={"limit": "1"})
@@ -378,7 +378,7 @@ def _revision(recorder: Recorder, number: int) -> str:
 
 
 def _measure(server: Server, folder: Path) -> None:
-    """What a `weight-statistics` job stores."""
+    """Stores what a `weight-statistics` job stores."""
     from adaptry.compute.comparison.statistics import measure_statistics, measure_weight_distance
     from adaptry.compute.comparison.updates import open_updates
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -487,7 +487,7 @@ def _match(template: str, path: str) -> dict[str, str] | None:
 
 
 def _shown(answer: RawResponse) -> object:
-    """The body as an example: JSON, text, or a word for other bytes."""
+    """The body as an example: JSON, text, or a placeholder for other bytes."""
     kind = answer.headers.get("Content-Type", "")
     if kind.startswith("application/json"):
         return _shorter(answer.json)
@@ -497,7 +497,7 @@ def _shown(answer: RawResponse) -> object:
 
 
 def _shorter(value: Any) -> Any:
-    """Long tables and lists, cut. (`Any`: JSON.)"""
+    """Shortens long tables and lists. (`Any`: JSON.)"""
     if isinstance(value, dict):
         return {key: _shorter(inner) for key, inner in itertools.islice(value.items(), _LONG)}
     return (
@@ -514,7 +514,7 @@ def _scrub(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def settings_in(folder: Path) -> ServerSettings:
-    """A server whose operations all succeed."""
+    """The settings of a server on which all operations succeed."""
     provider = SsoSettings("https://login.example.com", "adaptry")
     return ServerSettings(
         data=folder / "data", allow_outgoing=("127.0.0.0/8",), send_webhooks=False, sso=provider

@@ -47,7 +47,7 @@ class CountingProbe:
 
 
 class CountingCatalog:
-    """A catalog whose answers are the number of commits."""
+    """A catalog whose answer to every read is the number of commits."""
 
     is_local = False
 

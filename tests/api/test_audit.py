@@ -39,7 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def denied_by(server: Server, name: str, count: int = 0) -> tuple[AuditEntry, ...]:
-    """The denied requests of a caller, once there are that many: a request is recorded after its response."""
+    """The denied requests of a caller, as soon as there are that many: a request is recorded after its
+    response.
+    """
     denied = AuditFilter(actor=name, denied=True)
     return until(lambda: server.registry().audit.list(denied).items, lambda found: len(found) >= count)
 

@@ -18,7 +18,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem, running_server
 
-NAMES_OF_ADAPTERS = ("con", "NUL.json")  # what Windows would not store as a file may be an adapter's name
+NAMES_OF_ADAPTERS = ("con", "NUL.json")  # an adapter may have a name that Windows would not accept for a file
 ATTACKS = [
     "../x",
     "a/../../x",
@@ -60,7 +60,7 @@ def short(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all of them, since none of them may change anything."""
+    """One server for all tests, since none of the requests may change anything."""
     folder = tmp_path_factory.mktemp("names")
     with running_server(ServerSettings(data=folder / "data")) as running:
         push(running.registry(), open_dir(tiny_lora(folder / "tone")), "acme/tone")

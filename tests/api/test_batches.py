@@ -12,7 +12,7 @@ from adaptry_api.batches import BatchThreads
 
 
 def double(numbers: Sequence[object]) -> Sequence[int]:
-    """Fails for all if one is no number."""
+    """Fails for all if one is not a number."""
     return [2 * TypeAdapter(int).validate_python(number) for number in numbers]
 
 

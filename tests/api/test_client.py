@@ -68,7 +68,7 @@ class Speaker(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Writes no log."""
 
 
 @contextmanager
@@ -355,7 +355,7 @@ def test_the_reason_of_a_broken_connection_is_that_of_the_system() -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
         def reset() -> None:
-            while True:  # the client asks again
+            while True:  # the client tries again
                 try:
                     connection, _ = listening.accept()
                 except OSError:

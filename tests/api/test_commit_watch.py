@@ -80,7 +80,7 @@ def test_the_last_commit_is_unknown_from_a_lost_connection_until_the_next_one(
             answers = await asyncio.gather(*(watch.last_commit() for _ in range(5)))
             assert set(answers) == {None}
             before = await known(watch)
-            for _ in range(3):  # the lost connection is not asked, and its socket not heard
+            for _ in range(3):  # the lost connection is not queried, and its socket not watched
                 assert await asyncio.wait_for(watch.last_commit(), 5) == before
             insert(catalog, "acme")
             assert await watch.last_commit() not in (None, before)

@@ -36,7 +36,7 @@ def untouched(data: bytes) -> bytes:
 def between(
     server: Server, *, upwards: Meddle = untouched, downwards: Meddle = untouched
 ) -> Iterator[HttpRegistry]:
-    """A registry whose connections pass through someone who meddles with them."""
+    """A registry whose connections pass through a proxy that tampers with them."""
     parts = urlsplit(server.url)
     assert parts.hostname and parts.port
     address = (parts.hostname, parts.port)
@@ -86,20 +86,18 @@ def carry(source: socket.socket, target: socket.socket, meddle: Meddle) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Adapter:
-    """An adapter whose weights take many packets."""
+    """An adapter whose weights need many packets."""
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     return open_dir(tiny_lora(tmp_path / "large", hidden=64, layers=4, rank=32, targets=targets))
 
 
 class InFile:
-    """Meddles with the byte `DISTANCE` into the bytes of a file, whichever way they go, up to `times`
-    times.
-    """
+    """Tampers with the byte at position `DISTANCE` of a file, in either direction, up to `times` times."""
 
     def __init__(self, act: Callable[[bytearray, int], bytes | None], times: int = 1) -> None:
         self.act = act
         self.left = times
-        self.position: int | None = None  # of the next byte, counted from where the last file began
+        self.position: int | None = None  # position of the next byte, counted from the start of the last file
 
     def __call__(self, data: bytes) -> bytes | None:
         begins = data.rfind(FILE)

@@ -26,7 +26,7 @@ def operations(description: Json) -> Iterator[Json]:
 
 
 def bodies(operation: Json) -> Iterator[Json]:
-    """What an operation takes and answers when it succeeds."""
+    """The bodies of an operation's requests and successful responses."""
     yield from operation.get("requestBody", {}).get("content", {}).values()
     for status, response in operation["responses"].items():
         if status.startswith("2"):

@@ -34,7 +34,7 @@ PROGRAMS = Path(sys.executable).parent
 
 @pytest.fixture
 def browser(server: Server) -> Iterator[Browser]:
-    """Signed in as ann, with an unlimited token."""
+    """A browser in which ann is signed in, with an unlimited token."""
     with closing(Browser()) as opened:
         server.token_of(Identity("ann"))
         token = server.call("POST", "/api/v1/tokens", {"principal": "ann", "name": "web"}).json["secret"]
@@ -72,7 +72,7 @@ def test_a_program_gets_one_token_after_its_user_approved_it(
     server: Server, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = begin(server)
-    monkeypatch.setattr(device_sign_ins, "INTERVAL", 3600)  # the next is too early, however slow the machine
+    monkeypatch.setattr(device_sign_ins, "INTERVAL", 3600)  # the next poll is always too early
     assert browser.get(begun["verification_uri_complete"]).status == 200
     assert poll(server, begun["device_code"]).json["error"] == "authorization_pending"
     assert poll(server, begun["device_code"]).json["error"] == "slow_down"
@@ -204,7 +204,7 @@ def test_unmodified_hf_auth_login_signs_in_and_refreshes(
 
 
 def _sections(stored: Path) -> dict[str, str]:
-    """What `hf` stored of its one sign-in."""
+    """The data that `hf` stored about its only sign-in."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(stored)
     (section,) = parser.sections()
@@ -248,7 +248,7 @@ def _environment(server: Server, home: Path) -> dict[str, str]:
 def _start(
     program: str, *arguments: str, server: Server, home: Path, stdin: int = subprocess.DEVNULL
 ) -> tuple[subprocess.Popen[str], str]:
-    """A program that waits, and the code that it shows."""
+    """Starts a program; returns it waiting, with the code that it shows."""
     process = subprocess.Popen(
         [PROGRAMS / program, *arguments],
         env=_environment(server, home),

@@ -139,7 +139,7 @@ def test_writing_to_an_upload_address_again_does_not_change_the_published_file(
     for number in range(3):
         sent(opened, number)
     server.registry().uploads.finish(opened)
-    assert sent(opened, 0, bytes(len(DATA))) == 200  # the address is good for an hour, and leads nowhere
+    assert sent(opened, 0, bytes(len(DATA))) == 200  # the address is valid for an hour, and nothing is there
     assert kept(server) == [(DIGEST, len(DATA))]
     assert swept(server) == 1
     assert stagings(server) == []
@@ -161,7 +161,7 @@ def test_a_staged_file_that_changes_while_it_is_read_is_not_published(
     proxy.arm_http("late", times=1, matches=is_reading)
     server.registry().uploads.finish(opened)
     assert was_told
-    assert not any(".open" in target for target in was_told)  # it reads a copy, which no client can write to
+    assert not any(".open" in target for target in was_told)  # it reads a copy that no client can write to
     assert kept(server) == [(DIGEST, len(DATA))]
 
 
@@ -245,7 +245,7 @@ def test_a_server_sweeps_while_it_runs(
     start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry_api.cleanup.UPLOADS_EVERY", 0.05)
-    assert start(blobs=place).call("GET", "/healthz").status == 200  # what it sweeps at its start is past
+    assert start(blobs=place).call("GET", "/healthz").status == 200  # its sweep at the start is over
     blobs = S3Blobs(S3Location.parse(place))
     urllib3.request("PUT", blobs.upload_url(blobs.new_key(), 0, 5, 60).url, body=b"hello")
     end = time.monotonic() + 60
@@ -254,7 +254,7 @@ def test_a_server_sweeps_while_it_runs(
 
 
 def test_abandoned_uploads_are_swept(server: Server, opened: UploadInfo) -> None:
-    sent(opened, 1)  # not even from the start
+    sent(opened, 1)  # not even from the beginning
     assert stagings(server)
     assert swept(server) == 0
     assert swept(server, later=IDLE + timedelta(minutes=1)) == 1
@@ -262,7 +262,7 @@ def test_abandoned_uploads_are_swept(server: Server, opened: UploadInfo) -> None
 
 
 def kept(server: Server) -> list[tuple[Digest, int]]:
-    """Every blob in the bucket that is whole, with its size. Fails for one that is not."""
+    """Every blob in the bucket, with its size. Fails if a blob is incomplete."""
     registry = open_local(server.data)
     found = []
     for digest in registry.blobs.digests():
@@ -281,7 +281,7 @@ def stagings(server: Server) -> list[str]:
 
 
 def swept(server: Server, later: timedelta = timedelta()) -> int:
-    """How many stagings a sweep drops, so much later."""
+    """The number of stagings that a sweep drops after that much time."""
     registry = open_local(server.data)
     dropped = purge(registry.catalog, registry.blobs, datetime.now(UTC) + later)
     registry.close()

@@ -37,7 +37,7 @@ Running = tuple["subprocess.Popen[str]", str, str]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[[float], Running]]:
-    """A server with a notice: its process, its address, its first token."""
+    """Runs a server with a notice period; yields its process, its address and its first token."""
     with ExitStack() as stack:
 
         def start(notice: float) -> Running:
@@ -73,7 +73,7 @@ def test_during_its_notice_a_server_answers_and_reports_not_ready(run: Callable[
         pass
     HttpRegistry(url, token).adapters.create(TONE, AdapterEdit())
     assert status(url, "/healthz") == 200
-    process.send_signal(signal.SIGTERM)  # no more patience
+    process.send_signal(signal.SIGTERM)  # the notice period has ended
     assert process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
@@ -109,9 +109,9 @@ def test_a_running_request_is_finished_and_a_stream_is_ended(run: Callable[[floa
 
     process.send_signal(signal.SIGTERM)
     while listening.readline():
-        pass  # the stream ends, though nothing happened
+        pass  # the stream ends although nothing happened
     with pytest.raises(OSError):
-        while True:  # until nothing new is taken
+        while True:  # until no new request is accepted
             status(url, "/healthz")
     upload.send(data[500:])
     answer = upload.getresponse()

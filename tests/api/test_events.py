@@ -34,7 +34,7 @@ LONG = 60.0
 
 
 class Stream:
-    """A stream of server-sent events; `read` gives the next event, past comments and marks."""
+    """A stream of server-sent events; `read` returns the next event, without comments and markers."""
 
     def __init__(
         self, server: Server, token: str, after: int | None = None, adapter: str | None = None, **headers: str
@@ -48,7 +48,7 @@ class Stream:
         self.answer = self._connection.getresponse()
 
     def block(self) -> dict[str, str]:
-        """The lines up to an empty one; none at the end of the stream."""
+        """The lines up to an empty line; no lines at the end of the stream."""
         fields: dict[str, str] = {}
         while line := self.answer.readline().decode().rstrip("\n"):
             name, _, value = line.partition(": ")
@@ -56,7 +56,7 @@ class Stream:
         return fields
 
     def begun(self) -> Stream:
-        """Once the server has looked for the first time, so that what happens from now on is heard."""
+        """Waits until the server has looked for events once, so that it notices all further ones."""
         while "id" not in self.block():
             pass
         return self
@@ -232,13 +232,13 @@ def test_a_listener_that_does_not_read_is_disconnected(
     deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
     monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
     catalog = open_local(server.data).catalog
-    with catalog.write() as tx:  # more than sockets hold
+    with catalog.write() as tx:  # more than the sockets' buffers hold
         for _ in range(4000):
             kept.record(tx, "base.updated", at=utc_now(), by="x", detail={"names": "x" * 8000})
     catalog.close()
     with streaming(server, server.admin, after=0) as stalled, streaming(server, server.admin) as other:
         other.begun()
-        server.metrics_with('route="/api/v1/events"')  # it is let go
+        server.metrics_with('route="/api/v1/events"')  # it is released
         numbers = []
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             while heard := stalled.read():

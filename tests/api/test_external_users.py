@@ -1,4 +1,6 @@
-"""Users of an identity provider who are linked to users here: pages of them, and whose users are linked."""
+"""Users of an identity provider who are linked to users here: they are listed in pages, and only some may be
+linked.
+"""
 
 from __future__ import annotations
 

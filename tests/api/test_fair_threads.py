@@ -1,4 +1,4 @@
-"""Threads that tenants take in turn: who waits, who is next, and what cancelled requests leave behind."""
+"""Threads that tenants take in turn: who waits, who is next, and what happens after cancelled requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Work:
         await self.settle()
 
     async def settle(self) -> None:
-        """Waits until everything that holds a thread has started."""
+        """Waits until all work that holds a thread has started."""
         await asyncio.sleep(0)
         while sum(map(len, self._ends.values())) != self.pool.held:
             await asyncio.sleep(0)

@@ -44,7 +44,9 @@ MODEL = "acme/tone@prod"
 
 @dataclass(frozen=True)
 class Scene:
-    """A registry with acme/tone@prod and acme/facts; `zoe` may read the first, and `gate` asks about acme."""
+    """A registry with acme/tone@prod and acme/facts; `zoe` may read the first, and `gate` is acme's
+    gateway.
+    """
 
     server: Server
     gate: str
@@ -55,7 +57,7 @@ class Scene:
         return self.server.call("POST", "/api/v1/authorize", body, token=gate or self.gate)
 
     def pass_on(self, body: object, token: str | None = None, gate: str | None = None) -> RawResponse:
-        """As Envoy does it."""
+        """Asks as Envoy does."""
         headers = {"Adaptry-Gateway-Token": gate or self.gate}
         return self.server.call("POST", EXT_AUTHZ, body, token=token or self.zoe, headers=headers)
 
@@ -82,7 +84,7 @@ _REQUEST = re.compile(rb'"request":"\w+"')
 
 
 def seen(answer: RawResponse) -> tuple[int, dict[str, str], bytes]:
-    """All of an answer but the time and the request's id."""
+    """The whole response, except for the time and the request's id."""
     headers = {name.lower(): value for name, value in answer.headers.items()}
     headers = {name: value for name, value in headers.items() if name not in ("date", "request-id")}
     return answer.status, headers, _REQUEST.sub(b"", answer.body)
@@ -108,7 +110,7 @@ def test_a_forwarded_request_is_decided_by_the_model_in_its_body(scene: Scene) -
     others = scene.server.token("olga", "reader", ("evil",))
     denials = [scene.pass_on({"model": model}) for model in (*DENIED, "evil/tone")]
     denials += [scene.pass_on({"model": MODEL}, token) for token in ("adr_pat_x", others)]
-    denials += [scene.pass_on({"model": MODEL}, gate=scene.zoe)]  # who is no gateway
+    denials += [scene.pass_on({"model": MODEL}, gate=scene.zoe)]  # this caller is not a gateway
     for one in denials:
         assert seen(one) == seen(denials[0])
     assert_problem(denials[0], 403, "denied")
@@ -221,7 +223,7 @@ def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_el
 
     def complete(model: str, token: str | None, path: str = "/v1/chat/completions") -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # What a client must not be able to choose.
+        # Headers that a client must not be able to choose.
         headers |= {"Adaptry-Gateway-Token": scene.server.admin, "Adaptry-Principal": "root"}
         answer = pool.request("POST", url + path, json={"model": model}, headers=headers)
         return answer.status, answer.data
@@ -237,7 +239,7 @@ def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_el
         for model in (*DENIED, "evil/tone"):
             assert complete(model, scene.zoe)[0] == 403
         assert complete(MODEL, None)[0] == complete(MODEL, "adr_pat_x")[0] == 403
-        # A question mark does not bring another model into the decision, nor another path another route.
+        # Neither a question mark nor another path changes the model or the route of the decision.
         assert complete("acme/facts@prod", scene.zoe, f"/v1/chat/completions?model={MODEL}")[0] == 403
         assert complete(MODEL, scene.zoe, "/v1/models")[0] == 404
         assert complete(MODEL, scene.zoe, "/-/authorize")[0] == 404
@@ -281,7 +283,7 @@ def test_behind_a_real_proxy_no_request_is_served_without_the_registry(
     scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:
     with closing(socket.socket()) as nobody, small_engine() as engine, ExitStack() as stack:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        nobody.bind(("127.0.0.1", 0))  # and does not read
         port = nobody.getsockname()[1]
         url = stack.enter_context(open_gateway(tmp_path, port, engine.port, scene.gate))
         headers = {"Authorization": f"Bearer {scene.zoe}"}

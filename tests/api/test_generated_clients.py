@@ -30,7 +30,7 @@ def description(server: Server, tmp_path: Path) -> Path:
 
 
 def run(*command: object, folder: Path) -> str:
-    """What the command printed, warnings among it."""
+    """The command's output, including warnings."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [str(part) for part in command],
@@ -47,7 +47,7 @@ def run(*command: object, folder: Path) -> str:
 
 
 def live(server: Server) -> str:
-    """The digest of what is promoted."""
+    """The digest of the promoted version."""
     [alias] = server.registry().aliases.list(AdapterName("acme", "tone"))
     return str(alias.digest)
 

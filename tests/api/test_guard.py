@@ -98,7 +98,7 @@ def test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one(
         for method in route.methods or ():
             for token in (None, "", "adr_pat_nonsense", revoked, expired):
                 answer = server.call(method, path, token=token, headers={"Origin": server.url})
-                if not isinstance(route, HubRoute):  # which refuses in the Hub's own form
+                if not isinstance(route, HubRoute):  # this refuses in the Hub's own form
                     assert_problem(answer, 401, "unauthenticated")
                 assert answer.status == 401, (method, path, answer.body)
                 assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -115,7 +115,7 @@ def private(server: Server, tone: Adapter) -> Server:
 
 
 def calls_on(name: str, digest: str) -> list[tuple[str, str, object, dict[str, str]]]:
-    """Every call about one adapter, with a body that would be good from its owner."""
+    """Every call about one adapter, with a body that would be valid if its owner sent it."""
     at = f"/api/v1/adapters/{name}"
     seen = {"If-Match": '"1"'}
     return [

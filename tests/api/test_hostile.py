@@ -93,7 +93,7 @@ def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
             for place in _PLACES:
                 cursor = cursors.encode(place.encode("utf-8", "replace").decode(), about)
                 answer = server.call("GET", f"{at}?cursor={quote(cursor)}")
-                if answer.status == 200:  # a place that names may have, in a listing by name
+                if answer.status == 200:  # a possible position in a listing by name
                     assert path in ("/api/v1/adapters", "/api/v1/workers", "/api/v1/uploads"), (path, place)
                     assert place.isprintable(), (path, place)
                 else:
@@ -216,7 +216,7 @@ def test_a_bases_record_is_refused_at_its_first_fault(server: Server, table: str
 
 
 class Held:
-    """A function that waits, from when it is called until it is let go."""
+    """A function that waits from its call until it is released."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -234,7 +234,7 @@ def honest(server: Server) -> list[int]:
 
 
 def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> object:
-    """The result of the hostile call, after honest calls were answered during its processing."""
+    """The result of the hostile call, during which honest calls were answered."""
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(hostile)
         try:
@@ -271,7 +271,7 @@ def test_an_honest_request_is_answered_while_patterns_are_matched(
     slow = open_dir(folder)
     patterns._kept.clear()
     held = Held(patterns.run_bounded)
-    # The client looks at the adapter as well, before the server does.
+    # The client also reads the adapter, before the server does.
     assert "pattern_refused" in slow.spec.traits
     patterns._kept.clear()
     monkeypatch.setattr(patterns, "run_bounded", held)

@@ -41,9 +41,9 @@ from adaptry.testing.samples import tiny_lora
 pytestmark = pytest.mark.heavy
 
 ROUNDS = 5
-REQUESTS = 100  # of the honest client in each round, at least
-SECONDS = 4.0  # that a round lasts, at least
-PAUSE = 0.05  # seconds between an answer and the next request of one hostile client
+REQUESTS = 100  # minimum number of requests of the honest client in each round
+SECONDS = 4.0  # minimum seconds that a round lasts
+PAUSE = 0.05  # seconds between a response and the next request of one hostile client
 NAME = AdapterName.parse("acme/tone")
 KINDS = ("bodies", "open", "cursors", "cards", "globs", "bases", "headers", "patterns", "uploads")
 
@@ -157,7 +157,7 @@ def _store(served: Served, data: bytes) -> None:
 
 
 def _broken_uploads(served: Served) -> Iterator[HostileRequest]:
-    """Sessions that are opened, and pieces that break off half-way."""
+    """Sessions that are opened, and pieces whose upload breaks off half-way."""
     piece = bytes(1 << 18)
     for number in range(16):
         digest = Digest.of(b"never sent %d" % number)
@@ -206,7 +206,7 @@ class Attackers:
             self._order("pause")
 
     def end(self) -> Counter[str]:
-        """How many answers of each status they were given."""
+        """Stops them; returns the number of responses by status."""
         answers: Counter[str] = Counter()
         for process in self._processes:
             out, _ = process.communicate(timeout=180)
@@ -222,7 +222,7 @@ class Attackers:
 
 
 def percentile(served: Served, pool: urllib3.PoolManager) -> float:
-    """The 99th percentile of an honest client's seconds for one request."""
+    """The 99th percentile of the seconds that an honest client needs for one request."""
     seconds = []
     until = time.perf_counter() + SECONDS
     while (number := len(seconds)) < REQUESTS or time.perf_counter() < until:

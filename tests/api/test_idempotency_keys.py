@@ -38,7 +38,7 @@ METRICS = f"{AT}/versions/1/metrics"
 
 @pytest.fixture
 def ask(server: Server) -> Callable[..., RawResponse]:
-    """A request with a key."""
+    """Sends a request with a key."""
 
     def send(method: str, path: str, body: object, key: str = "k1", **headers: str) -> RawResponse:
         sent = {"Idempotency-Key": key, **{name.replace("_", "-"): text for name, text in headers.items()}}
@@ -52,7 +52,9 @@ def is_replay(answer: RawResponse) -> bool:
 
 
 def creations(server: Server, digest: str) -> dict[str, tuple[str, str, Any, dict[str, str]]]:
-    """Every kind of request that creates, which fails or does more when it is simply sent again."""
+    """Every kind of request that creates something, and would fail or create more if it were sent again
+    without a key.
+    """
     return {
         "adapter": ("POST", "/api/v1/adapters", {"name": "acme/voice"}, {}),
         "metrics": ("POST", METRICS, {"metrics": {"accuracy": 0.5}}, {}),
@@ -210,7 +212,7 @@ def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
 def test_a_creation_deletes_only_some_of_many_old_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other writers wait for it. A key whose old answer is still there can be used again."""
+    """Other writers wait for such a creation. A key whose old response is still stored can be used again."""
     monkeypatch.setattr(idempotency, "MAX_DELETED", 2)
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0]))
@@ -228,7 +230,7 @@ def test_a_creation_deletes_only_some_of_many_old_answers(
         now[0] += timedelta(minutes=1)
     now[0] += timedelta(days=2)
     create(6, "acme/new-6")
-    assert answers() == 5  # two are deleted, and the old answer of this key is replaced
+    assert answers() == 5  # two are deleted, and the old response of this key is replaced
     create(6, "acme/new-6")
     create(7, "acme/new-7")
     assert answers() == 4

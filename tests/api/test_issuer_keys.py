@@ -28,7 +28,7 @@ class Scene:
         return self.passed + self.seconds * len(self.issuer.requests)
 
     def requests(self) -> int:
-        """How many are sent for the keys."""
+        """The number of requests for the keys."""
         before = len(self.issuer.requests)
         with suppress(Unavailable):
             self.keys.keys_of(self.issuer.url, None)

@@ -136,7 +136,7 @@ def test_a_stalled_large_body_gets_a_response_and_received_bytes_are_kept(
     with connected(server) as connection:
         begin(connection, server, opened.id).sendall(DATA[: 2 << 20])
         answer = connection.getresponse()
-        # What follows on the connection is the rest of the body, which must not be read as a request.
+        # The rest of the body follows on the connection, and must not be read as a request.
         assert (answer.status, answer.will_close) == (408, True)
     assert server.registry().uploads.open(NAME, DIGEST, len(DATA)).offset == 2 << 20
 
@@ -147,7 +147,7 @@ def test_a_request_behind_a_body_that_arrives_too_slowly_is_not_answered(
     monkeypatch.setattr(body_pace, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(body_pace, "MIN_BYTES_PER_SECOND", 1 << 40)
     request = b"GET /healthz HTTP/1.1\r\nHost: adaptry\r\n\r\n"
-    body = (request * (len(DATA) // len(request) + 1))[: len(DATA)]  # also as a request it must not be read
+    body = (request * (len(DATA) // len(request) + 1))[: len(DATA)]  # nor may it be read as a request
     with connected(server) as connection:
         sender = begin(connection, server, opened.id)
         sent = 1 << 20

@@ -44,7 +44,7 @@ def weights(folder: Path) -> bytes:
 
 @pytest.fixture
 def path(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The path of the weights. No thread reads them."""
+    """The address of the weights; no thread reads the file."""
     digest = push(server.registry(), open_dir(folder), NAME).version.digest
     monkeypatch.setattr(downloads, "_begun", lambda *_: pytest.fail("read by a thread"))
     return f"/api/v1/adapters/{NAME}/revisions/{digest}/files/{WEIGHTS}"
@@ -66,7 +66,7 @@ def get(server: Server, connection: HTTPConnection, path: str, **headers: str) -
 
 @contextmanager
 def ask_slowly(server: Server, path: str) -> Iterator[None]:
-    """Reads only the beginning of the answer, and has little room for the rest."""
+    """Reads only the beginning of the response, and has small buffers for the rest."""
     parts = urlsplit(server.url)
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -180,7 +180,7 @@ def test_a_client_that_reads_slowly_occupies_no_thread(tmp_path: Path) -> None:
 def test_a_thread_that_sends_keeps_its_descriptors_when_the_server_cancels_the_download(
     server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does 30 seconds after it was asked to stop."""
+    """A server does this 30 seconds after it was asked to stop."""
     send_file, send, downloads_ = direct_files.DirectFiles._send_file, os.sendfile, list[Task[Any]]()
     found = SimpleQueue[bool]()
 

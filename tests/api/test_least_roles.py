@@ -51,7 +51,7 @@ OPERATIONS: Mapping[str, str] = {
     "token.manage": "add_publisher list_publishers remove_publisher",
     "webhook.manage": "add_webhook list_webhooks get_webhook test_webhook list_webhook_deliveries"
     " redeliver_webhook_message rotate_webhook_secret enable_webhook remove_webhook",
-    # Some of them because of what they are about: another user's token, a job of administrators.
+    # Some because of their subject: another user's token, or a job of administrators.
     ADMINISTRATOR: "register_base has_base_blob open_base_upload store_base_files download_base_file"
     " edit_base declare_worker_gone forget_worker set_schedule delete_schedule create_token create_principal"
     " create_group change_group list_grants invite_user set_quota remove_quota add_issuer"
@@ -65,7 +65,9 @@ SENT_ONCE = ("report_worker", "revoke_token")
 
 @dataclass(slots=True)
 class LeastRole(Recorder):
-    """Sends each request as the weakest role first, until one succeeds; `least` has its name."""
+    """Sends each request with one role after another, weakest first, until it succeeds; `least` is that
+    role.
+    """
 
     tokens: Mapping[str, str] = field(default_factory=dict)
     least: dict[str, str] = field(default_factory=dict)

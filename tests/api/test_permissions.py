@@ -30,7 +30,7 @@ TONE = AdapterName.parse("acme/tone")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all, with acme/tone@prod; each test has people of its own."""
+    """One server for all tests, with acme/tone@prod; each test has its own users."""
     folder = tmp_path_factory.mktemp("people")
     with (
         ExitStack() as at_the_end,
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def new_user(server: Server, name: str, **roles: str) -> HttpRegistry:
-    """The client of a new user with roles in namespaces, whose token is not limited."""
+    """The client of a new user with roles in namespaces and an unlimited token."""
     root = server.registry()
     root.principals.create("user", name)
     for namespace, role in roles.items():

@@ -69,7 +69,9 @@ _IDS = re.compile(r'"request":"[^"]*"|req_[0-9A-Za-z]+')
 
 @dataclass(frozen=True)
 class Twin:
-    """A name of something hidden, and one of nothing. `values` are of other parts of an address."""
+    """A name of a hidden resource, and a name that does not exist. `values` are for other parts of an
+    address.
+    """
 
     hidden: str
     absent: str
@@ -92,7 +94,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
-    """Things of all kinds in acme, by the parts of addresses that name them."""
+    """Resources of all kinds in acme, by the parts of addresses that name them."""
     registry = server.registry()
     options = PushOptions(alias="prod")
     digest = push(registry, open_dir(tiny_lora(folder / "lora")), TONE, options=options).version.digest
@@ -167,7 +169,7 @@ def routes(tmp_path: Path) -> list[APIRoute]:
 
 
 def twins_of(path: str, twins: dict[str, list[Twin]]) -> tuple[str, list[Twin]]:
-    """The part of a route that names something, and what to put there."""
+    """The part of a route that names a resource, and the two names for it."""
     for part, found in twins.items():
         if part in path:
             return part, found
@@ -175,7 +177,7 @@ def twins_of(path: str, twins: dict[str, list[Twin]]) -> tuple[str, list[Twin]]:
 
 
 def body_of(method: str, template: str, digest: str) -> object:
-    """A body that would be good from an owner, for the routes that change most."""
+    """A body that would be valid if an owner sent it, for the routes that change most."""
     if method not in ("POST", "PUT", "PATCH"):
         return None
     bodies: dict[str, object] = {
@@ -207,7 +209,7 @@ def body_of(method: str, template: str, digest: str) -> object:
 
 
 def seen(answer: RawResponse, name: str) -> tuple[int, dict[str, str], str]:
-    """All of an answer but what differs from one request to the next."""
+    """The whole response, except for what differs between any two requests."""
     short = re.escape(name[:19]) + r"\w*" if name.startswith("sha256:") else re.escape(name)
     named = re.compile(rf"(?<![\w.]){short}(?!\w)")
     headers = {
@@ -246,7 +248,7 @@ def test_no_route_distinguishes_hidden_from_absent(scene: Scene, tmp_path: Path,
 
 
 def part_with(part: str, name: str) -> str:
-    """The part of an address that names a thing, with its name in it."""
+    """The part of an address that names a resource, with the name filled in."""
     return re.sub(r"\{.*\}", name, part)
 
 

@@ -42,7 +42,7 @@ def test_a_process_that_has_freed_little_keeps_its_memory() -> None:
     blocks = [bytes(_BLOCK) for _ in range(_BLOCKS)]
     between = [bytes(5_000) for _ in range(_BLOCKS)]
     memory = FreedMemory()
-    memory.return_to_system()  # returns what is free already
+    memory.return_to_system()  # returns the memory that is already free
     del blocks[-20:-1]
     before = resident_bytes()
     memory.return_to_system()

@@ -1,4 +1,4 @@
-"""An identity provider that is down, slow or failing: what it costs the server and its users."""
+"""The consequences for the server and its users if an identity provider is down, slow or failing."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class Scene:
         self.issuer.bodies.clear()
 
     def confirm(self, is_stopping: Callable[[], bool] = lambda: False) -> int:
-        """One round; returns the number of requests."""
+        """Runs one round of confirmations; returns the number of requests."""
         before = len(self.issuer.bodies)
         confirm_users(self.registry.catalog, self.provider, is_stopping)
         return len(self.issuer.bodies) - before
 
     def confirmed(self) -> set[str]:
-        """The subjects of users whom the provider has confirmed since."""
+        """The subjects of users whom the provider has confirmed since then."""
         lately = datetime.now(UTC) - timedelta(minutes=20)
         every = iter_items(self.registry.sso.list_users)
         return {one.subject for one in every if one.confirmed_at and one.confirmed_at > lately}

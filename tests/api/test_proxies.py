@@ -33,7 +33,7 @@ Start = Callable[..., Server]
 
 
 def handed_out(server: Server, headers: dict[str, str]) -> dict[str, str]:
-    """Every kind of answer with an address in it, with headers and body, by what asked for it."""
+    """Every kind of response that contains an address, with headers and body, by the name of the request."""
     create(server)
     put(server, {"README.md": b"# Tone\n", "LICENSE": b"Free\n"})
     server.call("POST", "/api/repos/create", {"name": "acme/other"})

@@ -40,7 +40,7 @@ def issuer() -> Iterator[LocalIssuer]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests: each has an issuer of its own."""
+    """One server for all tests; each test has its own issuer."""
     settings = ServerSettings(data=tmp_path_factory.mktemp("registry"), allow_outgoing=("127.0.0.0/8",))
     with running_server(settings) as running:
         yield running

@@ -34,7 +34,7 @@ def servers(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pair]:
 
 
 def clients(servers: Pair) -> tuple[HttpRegistry, HttpRegistry]:
-    """One token is good at both."""
+    """One token is valid at both."""
     return servers[0].registry(), servers[1].registry(servers[0].admin)
 
 
@@ -135,7 +135,7 @@ def test_other_reads_are_answered_while_many_searches_wait_for_the_database(
         never_seen = server.token("rita", "reader", ("acme",))
         there = f"/api/v1/adapters/{TONE}"
         with psycopg.connect(postgres.url(name)) as other, ThreadPoolExecutor(64) as pool:
-            other.execute("LOCK TABLE postings IN ACCESS EXCLUSIVE MODE")  # which only searches read
+            other.execute("LOCK TABLE postings IN ACCESS EXCLUSIVE MODE")  # only searches read this
             waiting = [pool.submit(server.call, "GET", address.format(number)) for number in range(64)]
             try:
                 reads = [

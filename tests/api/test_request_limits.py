@@ -1,4 +1,4 @@
-"""Limits on requests per minute: who is limited, which response they get, and that the counters need bounded
+"""Limits on requests per minute: who is limited, which response they get, and that counters use bounded
 memory.
 """
 
@@ -33,7 +33,7 @@ def limits(clock: Clock, requests: dict[QuotaSubject, int]) -> RequestLimits:
 
 
 def admitted(found: RequestLimits, who: Identity, namespace: str | None = None, tries: int = 20) -> int:
-    """How many of so many requests at once are let in."""
+    """The number of admitted requests, if this many are made at once."""
     count = 0
     for _ in range(tries):
         try:
@@ -113,7 +113,7 @@ def test_a_server_refuses_with_the_time_to_wait_and_obeys_a_change_at_once(serve
     assert "adaptry quota set ann --principal" in answers[2].json["detail"]
     at = "/api/v1/adapters/acme/tone/versions/1"
     assert server.call("GET", at, token=ann).status == 429  # one of the quick routes
-    assert server.call("GET", "/api/v1/whoami").status == 200  # others go on
+    assert server.call("GET", "/api/v1/whoami").status == 200  # others continue
     refused = server.call("GET", "/api/models/acme/tone", token=ann)
     assert (refused.status, "2 requests a minute" in refused.headers["X-Error-Message"]) == (503, True)
     assert int(refused.headers["Retry-After"]) >= 1

@@ -18,7 +18,7 @@ from adaptry_api.testing import RawResponse, Server
 
 
 class Log(io.StringIO):
-    """What was logged since it began."""
+    """The log since this object was created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Log(io.StringIO):
         return written
 
     def until(self, text: str, count: int = 1) -> str:
-        """What is written when `text` has been written so often."""
+        """The log, once `text` has been written that many times."""
         with self._written:
             assert self._written.wait_for(lambda: self.getvalue().count(text) >= count, 60)
             return self.getvalue()
@@ -56,7 +56,7 @@ class Log(io.StringIO):
         return line
 
     def lines(self, count: int) -> list[str]:
-        """The lines, once there are so many: a request is logged after it was answered."""
+        """The lines, once there are that many: a request is logged after its response."""
         with self._written:
             assert self._written.wait_for(lambda: self.getvalue().count("\n") >= count, 60)
             return self.getvalue().splitlines()

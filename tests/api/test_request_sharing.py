@@ -48,7 +48,7 @@ def catalogs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Ca
 
 
 class Process:
-    """What one server process knows of requests."""
+    """The counts of requests that one server process has."""
 
     def __init__(self, catalog: Catalog, limit: int, clock: Any = time.monotonic) -> None:
         self.catalog = catalog
@@ -73,7 +73,7 @@ def test_requests_admitted_by_one_process_count_in_the_others(catalogs: list[Cat
     first, second = (Process(catalog, 2) for catalog in catalogs[:2])
     assert [first.admits() for _ in range(3)] == [True, True, False]
     assert first.share() == 1
-    assert second.admits()  # it knows of nothing yet
+    assert second.admits()  # it has no counts yet
     assert second.share() == 1
     assert not second.admits()
 
@@ -118,7 +118,7 @@ def test_a_quiet_name_causes_no_write(tmp_path: Path) -> None:
     now = 100.0
     with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
         process = Process(catalog, 320, lambda: now)
-        for _ in range(100):  # nine requests in each of so many minutes
+        for _ in range(100):  # nine requests in each of that many minutes
             assert all(process.admits() for _ in range(9))
             assert process.share() == 0
             now += 61.0
@@ -182,14 +182,16 @@ def test_requests_go_on_while_the_counts_are_locked_and_are_shared_afterwards(
 
 
 def shares(server: Server) -> float:
-    """How often this server has shared counts."""
+    """The number of times that this server has shared counts."""
     text = server.call("GET", "/metrics").body.decode()
     name = 'adaptry_request_limit_shares_total{result="done"} '
     return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
 
 def check_together(first: Server, second: Server) -> None:
-    """The second server refuses what the first has admitted. The limit comes back within a minute."""
+    """Requests that the first server admitted count at the second one. The allowance returns within a
+    minute.
+    """
     second.admin = first.admin
     ann = first.token("ann", "reader", ("acme",))
     for server in (first, second):
@@ -202,7 +204,7 @@ def check_together(first: Server, second: Server) -> None:
     assert [whoami(first) for _ in range(3)] == [200, 200, 429]
     read = [RequestCharge(WHO, 0.0, 0.0)]
     wait_until(lambda: first.catalog.charge_requests(read)[WHO] > 30.0, "both requests are shared")
-    assert whoami(second) == 200  # it keeps a few to itself
+    assert whoami(second) == 200  # it reserves a few requests for itself
     wait_until(lambda: shares(second) > 0, "the second server shares its request")
     assert whoami(second) == 429
 

@@ -32,7 +32,7 @@ def test_a_token_revoked_during_its_look_up_is_not_cached() -> None:
             raise Unauthenticated("revoked")
         is_asked.set()
         assert is_revoked.wait(30)
-        return ADA  # it was good when it was looked at
+        return ADA  # it was valid when it was looked up
 
     async def scene() -> None:
         callers = TokenAuthenticator(look_up, anonymous_read=False)
@@ -110,7 +110,7 @@ def test_a_token_whose_rights_change_during_its_look_up_is_not_cached() -> None:
         callers = TokenAuthenticator(look_up, anonymous_read=False)
         first = asyncio.ensure_future(callers.identify(SHOWN))
         await asyncio.to_thread(is_asked.wait, 30)
-        callers.forget(7)  # whose token it is, only the look-up knows
+        callers.forget(7)  # only the look-up knows the token's owner
         has_changed.set()
         assert await first == ADA
         assert callers.identify_from_cache(SHOWN) is None

@@ -32,8 +32,8 @@ CHECKS = [
     response_headers_conformance,
 ]
 CASES = 12  # of each operation
-OPERATIONS = 40  # at least so many
-REACHED = 20  # routes that must have said yes to something
+OPERATIONS = 40  # at least this many
+REACHED = 20  # routes for which a call must have succeeded
 ADMINS_TOKEN = 1
 SHORTLY = 0.2  # seconds that a call which waits for events may wait
 
@@ -65,7 +65,7 @@ def test_no_generated_request_makes_the_server_fail_or_its_description_false(
 def attack(
     operation: APIOperation[Any, Any, Any, Any], real: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """Generated calls; those that take nothing away are also made on what is really there."""
+    """Generated calls; those that delete nothing are also made on existing resources."""
     may_be_real = operation.method.upper() != "DELETE" and not operation.path.endswith("/rename")
 
     @settings(

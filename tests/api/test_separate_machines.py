@@ -39,7 +39,7 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def apart(postgres: PostgresServer, s3_place: str, secret: Path, tmp_path: Path) -> Iterator[Pair]:
-    """Two servers with nothing in common but a database, a bucket, a secret and a folder."""
+    """Two servers that share only a database, a bucket, a secret and a folder."""
     told = ServerSettings(
         data=tmp_path / "one",
         catalog=postgres.database(),
@@ -112,7 +112,7 @@ def test_the_administrators_token_is_read_from_the_file_and_stays_revoked(tmp_pa
     secret = tokens.create_token(open_local(tmp_path / "elsewhere").catalog, "ada", "admin", ("*",))
     file = tmp_path / "admin-token"
     file.write_text(f"{secret}\n")
-    for _ in range(2):  # as each server that starts does
+    for _ in range(2):  # as each server does when it starts
         admit_admin_token(file, registry.catalog)
     (known,) = tokens.list_tokens(registry.catalog)
     assert tokens.identify(registry.catalog, secret).role == "admin"

@@ -45,7 +45,7 @@ with running_server(ServerSettings(data=folder / "data")) as server:
     subprocess.run([sys.executable, "-c", client, server.url, server.admin, folder], check=True)
 print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
 """
-# In a process of its own, since a client looks at the weights.
+# In a separate process, since a client inspects the weights.
 CLIENT = """
 import sys
 from pathlib import Path

@@ -39,13 +39,13 @@ CLIENT = "adaptry"
 
 @dataclass
 class Provider:
-    """A provider that answers a code as the test says; ID tokens are signed by its issuer."""
+    """A provider whose answer to a code is chosen by the test; ID tokens are signed by its issuer."""
 
     issuer: LocalIssuer
     server: Server
 
     def begin(self, browser: Browser, next: str = "/") -> dict[str, str]:
-        """The parameters of the request to the provider."""
+        """Begins a sign-in; returns the parameters of the request to the provider."""
         page = browser.get(f"{self.server.url}/-/sign-in/provider?{urlencode({'next': next})}")
         assert page.status == 303, page.text
         return {name: values[0] for name, values in parse_qs(urlsplit(page.next).query).items()}
@@ -455,7 +455,9 @@ def test_an_administrator_who_left_loses_tokens_and_groups(provider: Provider, b
 
 
 def administrator(provider: Provider, browser: Browser) -> tuple[str, str]:
-    """Name and subject of a user who signed in, an administrator only by a group of the provider."""
+    """Name and subject of a signed-in user who is an administrator only because of a group at the
+    provider.
+    """
     registry = provider.server.registry()
     if not any(one.name == "wheel" for one in registry.principals.groups().items):
         registry.principals.create_group("wheel")
@@ -472,7 +474,7 @@ def administers(server: Server, token: str) -> bool:
 
 
 def age(server: Server, subject: str) -> None:
-    """Makes the provider's last confirmation of this user, and of no other, half an hour old."""
+    """Makes the provider's last confirmation of this user (but of no other) half an hour old."""
     with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
         database.execute("UPDATE external_users SET claimed_until = '9999-01-01 00:00:00.000000'")
         database.execute(
@@ -489,7 +491,7 @@ def wake(server: Server, subject: str) -> None:
 
 
 def confirm(provider: Provider) -> int:
-    """What the server does every minute, now; by another server of the same registry."""
+    """Runs the server's periodic confirmation now, in another server of the same registry."""
     sso = SsoSettings(provider.issuer.url, CLIENT, "s3cret")
     state = AppState(ServerSettings(data=provider.server.data, allow_outgoing=("127.0.0.0/8",), sso=sso))
     try:
@@ -524,7 +526,7 @@ def test_a_server_without_a_provider_has_no_sign_in(tmp_path: Any) -> None:
 
 
 def derived_token(server: Server, user: str) -> str:
-    """A token that the user's session makes, which has its rights and its end."""
+    """A token made by the user's session, with the session's rights and expiry."""
     local = as_signed_in(server, user)
     try:
         return local.tokens.create(TokenRequest(name="laptop", principal=user)).secret

@@ -189,7 +189,7 @@ def _age(server: Server, minutes: int) -> None:
 
 
 def _confirm(server: Server, provider: Canaille) -> int:
-    """What the server does every minute, now; by another server of the same registry."""
+    """Runs the server's periodic confirmation now, in another server of the same registry."""
     sso = SsoSettings(provider.url, CLIENT, SECRET, ("profile", "email", "groups"))
     state = AppState(ServerSettings(data=server.data, allow_outgoing=("127.0.0.0/8",), sso=sso))
     try:

@@ -62,7 +62,7 @@ class CertifiedProvider:
         return f"{self.host}{self.path}"
 
     def apply(self) -> None:
-        """Lets the process use what this object has now."""
+        """Makes the process use the current values of this object."""
         client: dict[str, Any] = {
             "client_id": CLIENT,
             "client_secret": SECRET,
@@ -131,7 +131,7 @@ def browser() -> Iterator[Browser]:
 
 
 def confirm(server: Server, provider: CertifiedProvider) -> int:
-    """What the server does every minute, half an hour after the last confirmation."""
+    """Runs the server's periodic confirmation, half an hour after the last one."""
     age(server, "ada")
     settings = ServerSettings(data=server.data, allow_outgoing=("127.0.0.0/8",), sso=provider.settings)
     with closing(AppState(settings)) as state:
@@ -150,7 +150,7 @@ def test_a_user_signs_in_is_confirmed_and_signs_out(
     assert (answer.status, answer.headers["Location"]) == (303, "/acme"), answer.text
     assert members(server) == ("ada",)
     made = derived_token(server, "ada")
-    for _ in range(3):  # with the refresh token that came with the last answer
+    for _ in range(3):  # with the refresh token from the last response
         assert confirm(server, provider) == 0
         assert browser.get(f"{server.url}/").status == 200
     provider.users.clear()

@@ -1,4 +1,4 @@
-"""The settings that docs/signing-in.md gives for Keycloak, Entra ID and GitLab, with claims of the shape that
+"""The settings that docs/signing-in.md gives for Keycloak, Entra ID and GitLab, with claims in the form that
 their documentation shows. The provider is `oidc-provider`, which sends these claims: none of the three runs
 here.
 """

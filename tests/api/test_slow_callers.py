@@ -54,7 +54,7 @@ def test_a_request_whose_head_does_not_arrive_is_dropped(
     server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     with connect(server) as other:
-        ask_healthz(other)  # with the usual deadline, which this caller meets on a busy machine, too
+        ask_healthz(other)  # with the usual deadline, which this caller meets even on a busy machine
         monkeypatch.setattr(deadlines.DeadlineProtocol, "head_seconds", 0.2)
         with connect(server) as stalled:
             stalled.sendall(sent)
@@ -173,7 +173,7 @@ def test_a_response_that_is_not_read_is_dropped(
 ) -> None:
     monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
     folder = tiny_lora(tmp_path / "tone")
-    (folder / "README.md").write_bytes(bytes(32 << 20))  # more than sockets hold
+    (folder / "README.md").write_bytes(bytes(32 << 20))  # more than the sockets' buffers hold
     version = push(server.registry(), open_dir(folder), NAME).version
     with connect(server) as stalled:
         stalled.sendall(

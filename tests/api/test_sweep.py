@@ -30,7 +30,7 @@ CLIENTS = 200
 
 @contextmanager
 def serve(data: Path) -> Iterator[str]:
-    """`adaptry serve` in a process of its own; its address."""
+    """Runs `adaptry serve` in a separate process; yields its address."""
     words = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]
     process = WarmPython(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -42,7 +42,7 @@ def serve(data: Path) -> Iterator[str]:
 
 
 def broken_uploads(data: Path) -> None:
-    """As many uploads as a namespace may have open, whose clients died five minutes ago."""
+    """Opens as many uploads as a namespace may have, whose clients died five minutes ago."""
     registry = open_local(data)
     past = LocalRegistry(
         RegistryContext(

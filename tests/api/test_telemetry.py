@@ -28,8 +28,8 @@ TRACEPARENT = f"00-{CALLER}-b7ad6b7169203331-01"
 
 
 class Collected:
-    """What this process exports, in memory. A request's span ends after its response was sent, so the tests
-    read spans when their server has stopped.
+    """The data that this process exports, in memory. A request's span ends after its response was sent, so
+    tests read spans after their server has stopped.
     """
 
     def __init__(self) -> None:

@@ -239,7 +239,7 @@ def test_weights_that_arrived_in_one_request_are_inspected_before_they_are_admit
 
 
 class OlderUploads(RemoteUploads):
-    """Like an older server, needs the digest first."""
+    """Requires the digest first, like an older server."""
 
     def open(self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None) -> UploadInfo:
         if digest is None or earlier is not None:
@@ -257,7 +257,7 @@ class DamagingUploads(RemoteUploads):
 
 
 class AskingUploads(RemoteUploads):
-    """Like a server of an older version, wants the digest of an upload when it is opened again."""
+    """Requires the digest when an upload is opened again, like a server of an older version."""
 
     def finish(self, upload: UploadInfo, digest: Digest | None = None) -> None:
         if digest is not None:

@@ -30,7 +30,7 @@ TONE = AdapterName.parse("acme/tone")
 
 @dataclass(frozen=True)
 class Noticing(RetryPolicy):
-    """Waits for its turn until it is called, and says that it waits."""
+    """Waits for its turn until it is called, and reports that it waits."""
 
     waits: threading.Event = field(default_factory=threading.Event)
     turn: threading.Event = field(default_factory=threading.Event)
@@ -93,7 +93,7 @@ def test_a_namespace_that_used_its_share_does_not_delay_others(registry: HttpReg
 
 @contextmanager
 def slow_senders(server: Server, token: str, namespace: str, count: int) -> Iterator[None]:
-    """Bodies that begin and do not go on."""
+    """Request bodies that begin and never continue."""
     where = urlsplit(server.url)
     registry = server.registry(token)
     with ExitStack() as stack:

@@ -164,14 +164,14 @@ def test_bytes_received_before_a_connection_breaks_are_kept(server: Server, regi
     connection.endheaders(DATA[: len(DATA) // 2])
     connection.close()
     while not any(file.stat().st_size for file in (server.data / "blobs" / "tmp").iterdir()):
-        os.sched_yield()  # asking before the writer has the session would take it from under it
+        os.sched_yield()  # a request before the writer has the session would take the session away
 
     assert settled(registry, upload) == len(DATA) // 2
     assert registry.uploads.open(NAME, DIGEST, len(DATA)).offset == len(DATA) // 2
 
 
 def settled(registry: HttpRegistry, upload: UploadInfo) -> int:
-    """How much a session has once the server has noticed that its writer is gone."""
+    """The number of bytes in a session after the server has noticed that its writer is gone."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -217,7 +217,7 @@ def test_an_upload_continues_after_the_server_was_killed(tmp_path: Path) -> None
         def killing() -> Iterator[bytes]:
             yield from pieces(large[: len(large) // 2], 1 << 20)
             while not any(file.stat().st_size for file in (data / "blobs" / "tmp").iterdir()):
-                os.sched_yield()  # what was sent may still wait in the system's buffers
+                os.sched_yield()  # sent bytes may still be in the system's buffers
             first.send_signal(signal.SIGKILL)
             first.wait()
             yield from pieces(large[len(large) // 2 :], 1 << 20)

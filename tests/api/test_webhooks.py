@@ -1,4 +1,4 @@
-"""Webhooks of a server with real receivers, among them slow, dead and misbehaving ones.
+"""Webhooks of a server with real receivers, including slow, dead and misbehaving ones.
 
 The receiver verifies with the library `standardwebhooks`.
 """

@@ -42,7 +42,7 @@ def torchao_int8(stem: str, rows: int, columns: int) -> Packed:
 
 
 def torchao_int4(stem: str, rows: int, columns: int) -> Packed:
-    """Tiles, in an order in which only the metadata has the weight's shape."""
+    """Tiles, ordered so that only the metadata shows the weight's shape."""
     data = {"block_size": [1, 32], "shape": [rows, columns]}
     tensors = {
         f"{stem}._weight_qdata": zeros("I32", 1, 1, 32, rows * columns // 8 // 32),
@@ -75,7 +75,9 @@ def hqq(stem: str, rows: int, columns: int) -> Packed:
 
 
 def mlx(stem: str, rows: int, columns: int) -> Packed:
-    """Eight bits in groups of 8 for `q_proj`, which has its own settings, four in groups of 16 for others."""
+    """Eight bits in groups of 8 for `q_proj`, which has its own settings; four bits in groups of 16 for the
+    others.
+    """
     bits, group = (8, 8) if stem.endswith("q_proj") else (4, 16)
     tensors = {f"{stem}.weight": zeros("U32", rows, columns * bits // 32)}
     return tensors | {
@@ -142,8 +144,8 @@ LAYOUTS: dict[str, tuple[Callable[[str, int, int], Packed], dict[str, Any], str]
 def packed_copy(
     source: Path, folder: Path, layout: str, is_packed: Callable[[str], bool] = is_projection
 ) -> Path:
-    """The base in `source` with these matrices packed (the projections), in `folder`. Only GPTQ packs a
-    Conv1D, as if it were linear.
+    """Writes the base in `source` into `folder`, with these matrices packed (by default the projections).
+    Only GPTQ packs a Conv1D, as if it were linear.
     """
     pack, config, _ = LAYOUTS[layout]
     data = (source / "model.safetensors").read_bytes()

@@ -148,7 +148,7 @@ def test_a_file_too_large_to_store_is_refused_before_anything_is_sent(
     ).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        file.truncate(8 + len(header) + 4 * size)  # sparse: it takes no room
+        file.truncate(8 + len(header) + 4 * size)  # a sparse file, which takes no disk space
     with pytest.raises(TooLarge, match="max_shard_size"):
         register_base(registry, open_checkpoint(folder), NAME, store=True)
     assert registry.bases.list().items == ()

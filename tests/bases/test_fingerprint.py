@@ -1,4 +1,4 @@
-"""What a base's id depends on, and what it does not."""
+"""What a base's id depends on, and what does not affect it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def record_of(folder: Path) -> BaseRecord:
 
 
 def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """The tensors of a base, out of however many files."""
+    """The tensors of a base, from all of its files."""
     checkpoint = open_checkpoint(folder)
     found = {}
     for name, info in checkpoint.tensors.items():

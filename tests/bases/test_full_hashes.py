@@ -102,7 +102,7 @@ def test_large_and_small_tensors_have_the_digests_of_hashlib(
     more files than cores.
     """
     if is_interleaved:
-        can_interleave()  # compiles the loop, which smaller amounts do not
+        can_interleave()  # enough to compile the loop
     chance = random.Random(shards)
     sizes = [1_000_003, 3, 0, 300_000, 700_001, 64, 262_144, 17, 0, 500_000, 900_000, 2]
     tensors = {

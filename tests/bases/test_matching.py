@@ -39,7 +39,7 @@ def mapped(folder: Path, dtype: str, convert: Callable[[tuple[float, ...]], byte
 
 
 def to_bfloat16(values: tuple[float, ...]) -> bytes:
-    """To nearest, ties to even."""
+    """Rounds to the nearest bfloat16, ties to even."""
     rounded = bytearray()
     for (bits,) in struct.iter_unpack("<I", struct.pack(f"<{len(values)}f", *values)):
         rounded += ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to_bytes(2, "little")

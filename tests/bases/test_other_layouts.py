@@ -1,4 +1,4 @@
-"""Checkpoints that other quantisers than bitsandbytes pack are recognised: their weights have the names and
+"""Checkpoints packed by quantisers other than bitsandbytes are recognised: their weights have the names and
 shapes of the model's, so an adapter of the model fits.
 """
 
@@ -37,7 +37,9 @@ def test_a_packed_copy_has_its_originals_shapes_and_its_adapters_fit(layout: str
 
 
 def test_fused_experts_in_fp8_keep_their_shape_and_their_scales_are_no_weights(tmp_path: Path) -> None:
-    """As transformers 5 saves them: a scale for each block of an expert's matrix, beside the codes."""
+    """transformers 5 saves them like this: a scale for each block of an expert's matrix, next to the
+    codes.
+    """
     tensors = {
         "model.embed_tokens.weight": zeros("BF16", 8, 4),
         "model.layers.0.mlp.experts.gate_up_proj": zeros("F8_E4M3", 2, 8, 4),
@@ -70,7 +72,9 @@ def test_fused_experts_in_fp8_keep_their_shape_and_their_scales_are_no_weights(t
 def test_a_check_says_which_loras_peft_refuses_on_the_weights_of_a_quantiser(
     layout: str, config: dict[str, Any], is_refused: bool, tmp_path: Path
 ) -> None:
-    """As PEFT 0.21 did with bases of torchao 0.18, compressed-tensors 0.20 and GPTQModel 7.7."""
+    """The refusals are those of PEFT 0.21 with bases of torchao 0.18, compressed-tensors 0.20 and GPTQModel
+    7.7.
+    """
     base = packed_copy(tiny_base(tmp_path / "base", hidden=32), tmp_path / "copy", layout)
     extra = {}
     if "use_dora" in config:

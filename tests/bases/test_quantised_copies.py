@@ -31,7 +31,7 @@ def record_of(folder: Path) -> BaseRecord:
 
 
 def changed(folder: Path, out: Path, name: str, tensor: tuple[str, tuple[int, ...], bytes]) -> Path:
-    """The checkpoint in `folder` with one tensor put in the place of another."""
+    """Writes the checkpoint in `folder` to `out`, with this tensor added or replaced."""
     checkpoint = open_checkpoint(folder)
     data = (folder / "model.safetensors").read_bytes()
     tensors = {

@@ -38,7 +38,7 @@ Change = Callable[[Tensors, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Row:
-    """An adapter, changed as `what` says. `exits`: the exit code of each of the commands."""
+    """An adapter, changed as `what` describes. `exits`: the exit code of each command."""
 
     heading: str
     what: str
@@ -97,11 +97,11 @@ def of_rank(rank: int) -> Change:
 
 
 def unchanged(tensors: Tensors, config: dict[str, Any]) -> None:
-    """As PEFT wrote it."""
+    """Leaves the adapter as PEFT wrote it."""
 
 
 def with_tokenizers() -> None:
-    """The base's, and for the adapter one with the reversed vocabulary."""
+    """Adds a tokenizer to the base, and one with the reversed vocabulary to the adapter."""
     words = [f"w{number}" for number in range(32)]
     for folder, listed in (("base", words), ("tone", words[::-1])):
         vocabulary = {word: number for number, word in enumerate(listed)}
@@ -109,7 +109,7 @@ def with_tokenizers() -> None:
 
 
 def in_mlx() -> None:
-    """The same LoRA as MLX writes it, whose factors are transposed."""
+    """Writes the same LoRA in MLX's form, whose factors are transposed."""
     tensors = load_file("tone/adapter_model.safetensors")
     theirs = {
         re.sub(
@@ -324,7 +324,7 @@ class CommandResult:
 
 
 def run(row: Row) -> list[CommandResult]:
-    """In an empty folder of its own, with a registry of its own."""
+    """Runs the row's commands in an empty folder, with a new registry."""
     with tempfile.TemporaryDirectory() as name, _inside(Path(name)):
         tiny_base(Path("base"))
         tiny_base(Path("other"), seed=7)
@@ -365,7 +365,7 @@ def _one_cell(text: str) -> str:
 
 
 def page_rows(row: Row) -> list[str]:
-    """The row's lines in the page, from running its commands."""
+    """The row's lines on the page, made by running its commands."""
     return [
         f"| {row.what} | `adaptry {result.command}` | {result.code} | {result.line} |" for result in run(row)
     ]

@@ -1,4 +1,4 @@
-"""What PEFT does with an adapter on a tiny model, and what we find: shared by tests that compare the two."""
+"""PEFT's treatment of an adapter on a tiny model, and our findings: shared by tests that compare the two."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Verdicts:
 
 
 def save_base(model: Any, folder: Path) -> None:
-    """The model with other values, in `folder`. (`Any`: transformers is not typed.)"""
+    """Saves the model, with random values, in `folder`. (`Any`: transformers is not typed.)"""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += torch.randn(parameter.shape) * 0.05
@@ -44,7 +44,7 @@ def save_base(model: Any, folder: Path) -> None:
 
 
 def save_trained(model: Any, config: peft.PeftConfig, folder: Path) -> None:
-    """An adapter of the model, all of whose parameters were changed by training."""
+    """Saves an adapter of the model, all of whose parameters have changed as if by training."""
     adapted = peft.get_peft_model(model, config)
     with torch.no_grad():
         for parameter in adapted.parameters():
@@ -77,7 +77,7 @@ def compare(model_class: Any, inputs: Inputs, base: Path, adapter: Path) -> Verd
 
 
 def outputs(model: Any, inputs: Inputs) -> torch.Tensor | None:
-    """None if the model raises an error. (`Any`: a model of transformers.)"""
+    """The model's outputs; None if it raises an error. (`Any`: a model of transformers.)"""
     try:
         with torch.no_grad():
             found = model(**inputs)

@@ -23,7 +23,7 @@ KINDS = ("audioflamingo3", "moss_transcribe_diarize", "qwen2_audio", "voxtral", 
 
 
 def heard(model: Any) -> torch.Tensor | None:
-    """What the audio encoder makes of a sound; None if it raises an error. (`Any`: a model of
+    """The audio encoder's output for a sound; None if it raises an error. (`Any`: a model of
     transformers.)
     """
     inner = model.get_base_model() if isinstance(model, peft.PeftModel) else model

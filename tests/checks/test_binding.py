@@ -28,7 +28,7 @@ def base(tmp_path: Path) -> BaseRecord:
 
 
 def rename(folder: Path, new: Callable[[str], str]) -> Path:
-    """The adapter in `folder` with other names, of other lengths too."""
+    """Renames tensors of the adapter in `folder`; new names may have another length."""
     file = folder / "adapter_model.safetensors"
     data = file.read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -88,7 +88,7 @@ def test_names_that_the_model_does_not_have_block(
 def test_feature_extraction_fits_the_bare_model_of_a_language_model(
     start: str, tmp_path: Path, base: BaseRecord
 ) -> None:
-    """An embedding model is trained with `AutoModel` on a language model's files."""
+    """Embedding models are trained with `AutoModel` on a language model's files."""
     folder = tiny_lora(tmp_path / "tone", config={"task_type": "FEATURE_EXTRACTION"})
     rename(folder, lambda name: name.replace(f"{PREFIX}model.", start, 1))
     assert findings(folder, base) == {}
@@ -157,7 +157,7 @@ def test_a_replaced_weight_of_the_base_is_always_reported(tmp_path: Path, base: 
     folder = tiny_lora(tmp_path / "tone", extra=norm)
     found = findings(folder, base)
     assert found["base_weight_replaced"].reason == "it replaces model.norm.weight"
-    assert "keys_unknown" not in found  # it says that loaders drop it
+    assert "keys_unknown" not in found  # the finding reports that loaders drop it
     assert not check(open_dir(folder), base).is_blocked
     assert [extra.tensor for extra in bind(open_dir(folder), base).module_map.extras] == ["model.norm.weight"]
 

@@ -1,5 +1,5 @@
-"""Every module of models with modules that PEFT's layers do not suit, adapted alone: our findings against
-what PEFT's unmerged adapter and PEFT's merge do.
+"""Models with modules that PEFT's layers do not suit: each module is adapted alone, and our findings are
+compared with PEFT's unmerged adapter and PEFT's merge.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def build(kind: str) -> Any:
 
 
 def adapted_alone(model: Any) -> Iterator[tuple[str, peft.LoraConfig]]:
-    """A LoRA of each kind of module that PEFT adapts; of a grouped convolution, as a parameter."""
+    """A LoRA of each kind of module that PEFT adapts; a grouped convolution is adapted as a parameter."""
     seen = set()
     for path, module in model.named_modules():
         name = re.sub(r"\.\d+\.", ".N.", path)
@@ -136,13 +136,13 @@ def adapted_alone(model: Any) -> Iterator[tuple[str, peft.LoraConfig]]:
 
 
 def answers(model: Any, kind: str) -> torch.Tensor | None:
-    """None if the model raises an error."""
+    """The model's outputs; None if it raises an error."""
     try:
         with torch.no_grad():
             found = model(**models()[kind][1])
     except (RuntimeError, TypeError, IndexError):
         return None
-    if "pooler_output" in found:  # of an attention that the last hidden state does not show
+    if "pooler_output" in found:  # the last hidden state does not show its attention
         return torch.cat([found.last_hidden_state.flatten(), found.pooler_output.flatten()])
     logits: torch.Tensor = found.logits if "logits" in found else found.last_hidden_state
     return logits
@@ -191,7 +191,7 @@ def test_trained_rows_of_position_embeddings_are_reported(kind: str, tmp_path: P
 @pytest.mark.parametrize("kind", ["bart", "t5", "opt", "wavlm"])
 def test_an_extracted_lora_of_such_a_model_gives_the_fine_tune_in_peft(kind: str, tmp_path: Path) -> None:
     base, fine = tmp_path / "base", build(kind)
-    if kind == "t5":  # whose head has weights of its own, as in FLAN-T5
+    if kind == "t5":  # its head has separate weights, as in FLAN-T5
         fine.lm_head.weight = nn.Parameter(torch.randn(fine.lm_head.weight.shape))
     fine.save_pretrained(base)
     for name, parameter in fine.named_parameters():

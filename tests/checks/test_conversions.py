@@ -22,8 +22,8 @@ from adaptry.bases.module_map import TargetTensor, place  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.report import CheckReport  # noqa: E402
 
-# PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it
-# deprecates.
+# PEFT warns that its own rank_pattern for fused experts matches no module, and transformers warns about
+# deprecated calls.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
     for kind in ("UserWarning", "FutureWarning", "RuntimeWarning")
@@ -179,7 +179,7 @@ def test_fused_experts_map_to_the_tensors_they_are_fused_from(tmp_path: Path) ->
 
 
 def test_a_rank_pattern_names_the_parameter(tmp_path: Path) -> None:
-    """PEFT gives gate and up a rank together that is twice the one asked for."""
+    """PEFT gives gate and up together twice the requested rank."""
     adapter, _ = trained(tmp_path, mixtral, target_modules="all-linear")
     by_path = {module.path: module for module in adapter.spec.modules}
     assert by_path["model.layers.0.mlp.experts.base_layer"].rank == 4 * 8

@@ -1,4 +1,6 @@
-"""Modules that a model does not call, with PEFT as the reference: it refuses them, or adapts them in vain."""
+"""Modules that a model does not call, with PEFT as the reference: it refuses them, or adapts them without any
+effect.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ CONFIGS = {
 
 
 def save(kind: str, folder: Path, targets: list[str]) -> None:
-    """A base, and a LoRA of it; PEFT's check of these models is left out, as in versions before it."""
+    """Saves a base and a LoRA of it, without PEFT's check for these models, which earlier versions lacked."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[kind]))
     model.save_pretrained(folder / "base")

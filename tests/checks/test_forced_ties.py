@@ -1,5 +1,5 @@
-"""T5 models with a head of their own, as FLAN-T5, of which PEFT believes that it is tied to the embedding, so
-that it gives the head the rows that an adapter trains there.
+"""T5 models with a separate head, such as FLAN-T5: PEFT assumes that the head is tied to the embedding, and
+so gives it the rows that an adapter trains in the embedding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def configs() -> dict[str, peft.PeftConfig]:
-    """Those with which PEFT trains rows of the embedding, and maybe others of the head."""
+    """Configs with which PEFT trains rows of the embedding, and possibly other rows of the head."""
     lora: dict[str, Any] = {"r": 2, "target_modules": ["q"], "init_lora_weights": False}
     rows = [3, 4, 5]
     return {
@@ -51,7 +51,7 @@ def configs() -> dict[str, peft.PeftConfig]:
 
 
 def save(kind: str, has_own_head: bool, folder: Path) -> Any:
-    """The model, saved and loaded again. (`Any`: transformers is not typed.)"""
+    """Saves the model, and loads it again. (`Any`: transformers is not typed.)"""
     torch.manual_seed(0)
     model_class, config_class = MODELS[kind]
     model = model_class(config_class(**SIZES))
@@ -90,6 +90,6 @@ def test_trained_rows_are_merged_into_a_head_to_which_peft_gives_them(
     merged = MODELS[kind][0].from_pretrained(tmp_path / "merged").eval()
     assert not torch.allclose(logits(adapted), before, rtol=0, atol=1e-2)
     is_bypassed = "modules_bypassed" in {finding.code for finding in report.findings}
-    assert is_bypassed is (trained == "other rows")  # PEFT then ties neither, and no one calls `shared`
+    assert is_bypassed is (trained == "other rows")  # PEFT then ties neither, and `shared` is never called
     assert torch.allclose(logits(merged), logits(adapted), rtol=0, atol=1e-3) is not is_bypassed
     assert "merge_differs" not in {finding.code for finding in report.findings}

@@ -45,7 +45,7 @@ def names_inside(method: str) -> Iterator[str]:
             try:
                 adapted = peft.get_peft_model(Layers(), kind(target_modules=[layer], **fields))
             except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, KeyError):
-                continue  # PEFT does not adapt such a layer by this method
+                continue  # PEFT's method does not support this layer
             around = f"base_model.model.{layer}."
             yield from (
                 name.removeprefix(around) for name, _ in adapted.named_modules() if name.startswith(around)
@@ -57,8 +57,8 @@ def names_inside(method: str) -> Iterator[str]:
 def test_the_names_inside_a_layer_are_those_of_peft(method: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         found = set(names_inside(method))
-    # Those within a listed one, such as a layer of a list, end with names that no config has.
+    # Modules inside a listed one, such as an item of a `ModuleList`, end with names that no config has.
     ends = {name for name in found if name.count(".") < 2 and name != "base_layer"}
-    variants = {"lora_magnitude_vector.default", "oft_embedding_R.default"}  # of few configs
+    variants = {"lora_magnitude_vector.default", "oft_embedding_R.default"}  # only few configs have these
     general = {"gralora_A_general.default", "gralora_B_general.default"}
     assert ends - variants - general == set(INNER[method])

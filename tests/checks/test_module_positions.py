@@ -1,4 +1,4 @@
-"""Positions of modules in a base, under every name that a tool uses for them."""
+"""The places of modules in a base, under every name that a tool uses for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs that began with `init_lora_weights` "orthogonal": PEFT is asked which of them change nothing."""
+"""LoRAs that began with `init_lora_weights` "orthogonal": PEFT shows which of them change nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adapted(dtype: torch.dtype = torch.float32, **fields: Any) -> peft.PeftModel
 
 
 def difference(model: peft.PeftModel) -> float:
-    """By how much the adapter changes the logits."""
+    """The size of the adapter's change of the logits."""
     tokens = torch.arange(24).reshape(1, -1)
     with torch.no_grad():
         live = model(tokens).logits

@@ -1,5 +1,5 @@
 """Adapters of models whose output head, or whose stacks' embeddings, are tied to the input embedding and not
-in the checkpoint: what PEFT refuses, loads and computes there.
+stored in the checkpoint: what PEFT refuses, loads and computes.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_an_update_of_a_head_is_added_to_its_trained_rows(
     base: tuple[str, Any], config: peft.PeftConfig, tmp_path: Path
 ) -> None:
     kind, model = base
-    if kind == "xlnet":  # whose bias PEFT leaves out, which has its own test
+    if kind == "xlnet":  # PEFT leaves out its bias; this has its own test
         torch.nn.init.zeros_(model.lm_loss.bias)
         model.save_pretrained(tmp_path / "base")
     save_trained(model, config, tmp_path / "tone")

@@ -1,5 +1,5 @@
-"""Adapters that PEFT saves or accepts in a config, but refuses to load; and some that it loads, which look
-as if it would not.
+"""Adapters that PEFT saves or accepts in a config, but refuses to load; and some that it loads although they
+look broken.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def test_factors_of_a_parameter_under_another_name_are_reported(
     save_file(renamed, file)
     edit(tmp_path / "tone", init_lora_weights=True)
     found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
-    assert is_close(found.merged, found.base)  # PEFT's factors are 0 where the file has none
+    assert is_close(found.merged, found.base)  # PEFT's factors are 0 if the file lacks them
     assert "names_not_loaded" in found.codes
 
 
@@ -292,7 +292,7 @@ def test_an_adapter_that_peft_loads_completely_is_not_blocked(
     assert not found.is_blocked, found.codes
     if found.ours is not None:
         assert is_close(found.ours, found.live)
-    if found.merged is not None and kind != "detr":  # whose names on disk are unknown here
+    if found.merged is not None and kind != "detr":  # its names on disk are unknown here
         assert found.ours is not None
 
 
@@ -422,14 +422,14 @@ def test_biases_of_renamed_modules_are_not_called_missing(base: tuple[str, Any],
     assert found.refusal is None
     assert not found.is_blocked
     assert "module_renamed" in found.codes
-    assert found.ours is None  # since it is unknown where they belong
+    assert found.ours is None  # because it is unknown where they belong
 
 
 @pytest.mark.parametrize("base", ["bert"], indirect=True)
 def test_directions_of_a_weight_without_small_ones_may_be_empty(
     base: tuple[str, Any], tmp_path: Path
 ) -> None:
-    kind, model = base  # whose classifier has two rows
+    kind, model = base  # its classifier has two rows
     config = peft.OSFConfig(effective_rank=4, target_modules=["query", "classifier"])
     save_trained(model, config, tmp_path / "tone")
     found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")

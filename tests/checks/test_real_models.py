@@ -21,7 +21,7 @@ from adaptry.bases.module_map import place  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.checks.weights import check_weights  # noqa: E402
 
-# PEFT corrects fan_in_fan_out with a warning, and transformers deprecates what PEFT asks it for.
+# PEFT corrects fan_in_fan_out with a warning, and calls deprecated functions of transformers.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
 
 
@@ -130,7 +130,7 @@ def test_a_config_as_transformers_4_wrote_it_is_the_same_base(
     fields |= {"torch_dtype": fields.pop("dtype"), "rope_theta": rope["rope_theta"], "rope_scaling": None}
     fields.pop("head_dim")
     if options:
-        fields.pop("tie_word_embeddings")  # the default of the base class, and so left out
+        fields.pop("tie_word_embeddings")  # the default of the base class, which is not written
     path.write_text(json.dumps(fields))
     assert fingerprint(open_checkpoint(tmp_path)).id == new.id
 

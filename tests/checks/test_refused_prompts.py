@@ -1,4 +1,4 @@
-"""Configs of soft prompts that PEFT refuses, because a number is missing or its file has other sizes."""
+"""Configs of soft prompts that PEFT refuses because a number is missing or the file has other sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Shadow adapter whose second model has other shapes than the one that PEFT makes of the base."""
+"""A Shadow adapter whose second model has different shapes than the one that PEFT derives from the base."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PARAMETERS = (("qwen2_moe", "mlp.experts.down_proj"), ("llama", "q_proj.weight")
 
 
 def is_refused(family: str, config: peft.LoraConfig, start: str, folder: Path) -> tuple[bool, bool]:
-    """Whether PEFT refuses the trained adapter with that initialisation, and whether we report it."""
+    """Whether PEFT refuses the trained adapter with this initialisation, and whether we report it."""
     base = FAMILIES[family].save(folder / "base", torch.float32)
     save_trained(FAMILIES[family].load(base), config, folder / "tone")
     file = folder / "tone" / "adapter_config.json"
@@ -138,7 +138,7 @@ def test_the_models_that_cannot_generate_text_are_those_of_transformers() -> Non
 
 
 def _is_any_generating(names: set[str]) -> bool:
-    """Whether a class of these names, or one beside them in their module, generates text."""
+    """Whether a class with one of these names, or another class in its module, generates text."""
     classes = []
     for name in names:
         try:

@@ -47,7 +47,7 @@ STRANGE: Tensors = {
 
 
 def judged(folder: Path, runtime: str, base: Path | None = None, **options: Any) -> RuntimeVerdict:
-    """A verdict on a LoRA of `tiny_lora`'s options."""
+    """A verdict on a LoRA made with these options of `tiny_lora`."""
     record = fingerprint(open_checkpoint(base)) if base else None
     return check_runtime(open_dir(tiny_lora(folder, **options)), parse_runtime(runtime), record)
 
@@ -406,7 +406,7 @@ def test_not_every_engine_serves_an_update_of_an_embedding(tmp_path: Path, engin
 def test_vllm_accepts_what_the_class_of_the_base_accepts(
     tmp_path: Path, architecture: str, outcome: str, found: set[str]
 ) -> None:
-    """The classes of vLLM 0.32: an update of the embeddings, and adapters at all."""
+    """The classes of vLLM 0.32 determine whether it accepts updates of embeddings, or any adapter."""
     config = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
     adapter = open_dir(tiny_lora(tmp_path / "lora", extra=EMBEDDING, config=config))
     record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
@@ -434,7 +434,7 @@ def test_vllm_adds_the_first_part_of_names_for_some_classes(
 
 
 def of_architecture(folder: Path, architecture: str, outer: Callable[[str], str]) -> BaseRecord:
-    """The tiny Llama's record as that of another class, with names of modules changed by `outer`."""
+    """The tiny Llama's record, with another class and with module names changed by `outer`."""
     record = fingerprint(open_checkpoint(tiny_base(folder)))
     tensors = {outer(name): one for name, one in record.tensors.items()}
     facts = {**record.facts, "architectures": [architecture]}
@@ -442,7 +442,7 @@ def of_architecture(folder: Path, architecture: str, outer: Callable[[str], str]
 
 
 def with_names(folder: Path, old: str, new: str) -> Adapter:
-    """The tiny LoRA with another beginning of its modules' names."""
+    """The tiny LoRA whose module names begin differently."""
     weights = tiny_lora(folder) / "adapter_model.safetensors"
     renamed = {name.replace(old, new): value for name, value in load_file(weights).items()}
     save_file(renamed, weights, {"format": "pt"})
@@ -623,7 +623,7 @@ def test_the_page_of_runtimes_is_current() -> None:
 
 
 def named(folder: Path, rename: Callable[[str], str], **options: Any) -> Path:
-    """A LoRA of `tiny_lora`'s options whose tensors have other names."""
+    """A LoRA made with these options of `tiny_lora`, whose tensors have other names."""
     view = open_dir(tiny_lora(folder, **options))
     tensors = {
         rename(name): (info.dtype, info.shape, view.tensor_bytes(name)) for name, info in view.tensors.items()
@@ -633,7 +633,7 @@ def named(folder: Path, rename: Callable[[str], str], **options: Any) -> Path:
 
 
 def outcomes(adapter: Path, base: Path | None = None) -> dict[str, str]:
-    """By engine, but for diffusers."""
+    """The outcome for every engine except diffusers."""
     record = fingerprint(open_checkpoint(base)) if base else None
     found = open_dir(adapter)
     return {
@@ -644,7 +644,7 @@ def outcomes(adapter: Path, base: Path | None = None) -> dict[str, str]:
 
 
 def test_an_adapters_name_in_keys_is_reported_for_engines_that_do_not_read_it(tmp_path: Path) -> None:
-    """vLLM 0.32, llama.cpp's converter and LMDeploy 0.18 refuse it; mistral.rs, SGLang and PEFT take it."""
+    """vLLM 0.32, llama.cpp's converter and LMDeploy 0.18 refuse it; mistral.rs, SGLang and PEFT accept it."""
     base = tiny_base(tmp_path / "base")
     adapter = named(tmp_path / "lora", lambda name: name.replace(".weight", ".default.weight"))
     found = outcomes(adapter, base)
@@ -665,7 +665,7 @@ def test_names_without_a_prefix_are_fine_for_engines_that_accept_them(tmp_path: 
         return name.removeprefix("base_model.model.model.")
 
     less = outcomes(named(tmp_path / "short", short), base)
-    assert less["vllm"] == "not_as_trained"  # the last part fits, and the module is nowhere
+    assert less["vllm"] == "not_as_trained"  # the last part fits, but the module does not exist
     assert (less["mistral.rs"], less["llama.cpp"]) == ("refused", "as_trained")
 
 
@@ -806,7 +806,7 @@ def test_sglang_drops_biases_of_factors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("letter", ["A", "B"])
 def test_sglang_adds_nothing_for_an_up_projection_with_one_factor(tmp_path: Path, letter: str) -> None:
-    """Whatever its lost factor was, this is not what was trained."""
+    """Whatever the lost factor was, the result differs from what was trained."""
     rows, columns = {"A": (4, 16), "B": (32, 4)}[letter]
     lone = {f"{LAYER}.mlp.up_proj.lora_{letter}.weight": random_tensor((rows, columns), 16)}
     found = judged(tmp_path, "sglang", targets=("gate_proj",), extra=lone)

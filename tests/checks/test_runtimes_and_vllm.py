@@ -74,14 +74,16 @@ def test_vllm_refuses_the_configs_that_the_rules_say_it_refuses(
 
 
 def _loaded(fields: Any, limit: int) -> Any:
-    """As vLLM reads it, with the one limit that it looks at. (`Any`: JSON, and vLLM's own class.)"""
+    """The config as vLLM reads it, with the only limit that this reading uses. (`Any`: JSON, and vLLM's own
+    class.)
+    """
     helper = peft_helper.PEFTHelper.from_dict(dict(fields))
     helper.validate_legal(SimpleNamespace(max_lora_rank=limit))
     return helper
 
 
 def _without_nulls(folder: Path) -> Path:
-    """The fields that vLLM wants left out rather than null, as an incomplete config has them."""
+    """Leaves out fields that are null in an incomplete config, but that vLLM expects to be absent."""
     path = folder / "adapter_config.json"
     fields = json.loads(path.read_text())
     wanted = ("r", "lora_alpha", "target_modules")

@@ -1,6 +1,6 @@
 """The copy of an embedding that PEFT saves beside an update of it, with PEFT as the reference.
 
-Saved while the adapter is merged, the copy contains the update, and PEFT adds it once more.
+If the copy is saved while the adapter is merged, it contains the update, and PEFT adds the update again.
 """
 
 from __future__ import annotations

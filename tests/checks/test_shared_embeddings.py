@@ -1,4 +1,4 @@
-"""Encoder-decoders whose stacks call embeddings of their own, tied to one that no one calls."""
+"""Encoder-decoders whose stacks call their own embeddings, which are tied to one that is never called."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def train(base: Any, config: peft.PeftConfig, folder: Path) -> Any:
-    """The live model with the adapter in `folder`, in which all but a LoRA's factors was trained."""
+    """The live model with the adapter in `folder`, of which everything except a LoRA's factors was
+    trained.
+    """
     adapted = peft.get_peft_model(base, config).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

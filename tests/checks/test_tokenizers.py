@@ -32,7 +32,7 @@ EMBEDDING = "base_model.model.model.embed_tokens.weight"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer that was trained here, as transformers saves it: over 1,024 tokens, three of them added."""
+    """A tokenizer trained here and saved by transformers, with over 1,024 tokens, three of them added."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -214,7 +214,7 @@ def with_tokenizer(folder: Path, trained: Path, change: Callable[[dict[str, Any]
 
 
 def spell_otherwise(document: dict[str, Any]) -> None:
-    """As an older `tokenizers` writes it, padded and truncated."""
+    """Writes the tokenizer like an older version of `tokenizers`, with padding and truncation."""
     model = document["model"]
     model["merges"] = [" ".join(merge) for merge in model["merges"]]
     del model["type"], document["pre_tokenizer"]["use_regex"]
@@ -226,7 +226,7 @@ def spell_otherwise(document: dict[str, Any]) -> None:
 
 
 def llamas_spaces(document: dict[str, Any]) -> None:
-    """As transformers 4 writes Llama 2's tokenizer, which transformers 5 saves with a pre-tokenizer."""
+    """Writes Llama 2's tokenizer like transformers 4; transformers 5 saves it with a pre-tokenizer."""
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     document["normalizer"] = {
         "type": "Sequence",

@@ -1,7 +1,7 @@
 """Factors for the transposed weight, with PEFT as the reference: it refuses them, so they are blocked.
 
 Converters that mix up up_proj and down_proj, or the two factors of a tool with other conventions, write such
-files. Shapes alone could not tell them from factors for a `Conv1D`; the class of the base's modules does.
+files. Shapes alone do not distinguish them from factors for a `Conv1D`; the class of the base's modules does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GPT2 = GPT2Config(vocab_size=32, n_embd=16, n_inner=24, n_layer=1, n_head=2, n_p
 
 
 def save(folder: Path, targets: list[str], swap: dict[str, str], *, is_gpt2: bool = False) -> None:
-    """A base, and a LoRA of it whose tensors have names in which the words of `swap` are replaced."""
+    """Saves a base and a LoRA of it, in whose tensor names the words of `swap` are replaced."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2) if is_gpt2 else LlamaForCausalLM(LLAMA)
     model.save_pretrained(folder / "base")

@@ -29,7 +29,7 @@ def base() -> Any:
 
 
 def adapted(base: Any, targets: object, factor: float, *, rslora: bool = False, rank: int = 8) -> Any:
-    """A LoRA as large as after usual training, times the factor."""
+    """A LoRA with updates of the usual size after training, times the factor."""
     torch.manual_seed(1)
     config = peft.LoraConfig(r=rank, lora_alpha=16, target_modules=targets, use_rslora=rslora)
     model = peft.get_peft_model(copy.deepcopy(base), config).eval()
@@ -69,7 +69,7 @@ def test_updates_that_change_no_answer_and_no_weight_are_found(
     base: Any, targets: str, rslora: bool, rank: int, tmp_path: Path
 ) -> None:
     model = adapted(base, TARGETS[targets], 1e-28, rslora=rslora, rank=rank)
-    # With an embedding, PEFT saves its own weight too, which only a base can be compared with.
+    # With an embedding, PEFT saves the embedding's weight too, which can only be compared with a base.
     assert codes(model, tmp_path) == {"modules_untrained" if targets == "embedding" else "untrained"}
     before = answers(base)
     assert torch.equal(answers(model), before)

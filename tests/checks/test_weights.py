@@ -24,7 +24,9 @@ WIDTH = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 def codes(folder: Path, dtype: str, last: bytes | None = None, zeros: tuple[int, ...] = ()) -> list[str]:
-    """The findings of a two-layer adapter: the last element of one B replaced, the B of some layers zero."""
+    """The codes of the findings about a two-layer adapter in which the last element of one B is replaced, and
+    the B of some layers is zero.
+    """
     tensors = {}
     for layer in (0, 1):
         key = f"{AT}.{layer}.self_attn.q_proj"

@@ -18,8 +18,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`run("push", "./out", "acme/tone")` in a folder of its own; `code` is the exit code that is
-    expected.
+    """`run("push", "./out", "acme/tone")` runs the command in the test's own folder; `code` is the expected
+    exit code.
     """
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def answer(run: Run) -> Callable[..., Any]:
-    """As `run`, with `--json`; gives the answer. (`Any`: JSON.)"""
+    """Like `run`, with `--json`; returns the parsed output. (`Any`: JSON.)"""
     return lambda *words, code=0: json.loads(run(*words, "--json", code=code).stdout)
 
 
@@ -46,11 +46,11 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def better(tmp_path: Path) -> Path:
-    """`./better`: another adapter for `org/tiny`, of a larger rank."""
+    """`./better`: another adapter for `org/tiny`, with a larger rank."""
     return tiny_lora(tmp_path / "better", rank=8, seed=2)
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """`./base`: the base they were trained on."""
+    """`./base`: the base on which the adapters were trained."""
     return tiny_base(tmp_path / "base")

@@ -1,4 +1,4 @@
-"""Records what the main commands print in terminals of 80 and 120 columns, as a page.
+"""Records the output of the main commands in terminals of 80 and 120 columns, as a page.
 
     python -m tests.cli.record_screens > docs/screens.md
 
@@ -80,7 +80,7 @@ def _prepare() -> None:
 
 
 def _screen(command: str, width: int) -> str:
-    """The output of a command in a terminal of this width; of a table that is refreshed, the last one."""
+    """The output of a command in a terminal of this width; for a table that is refreshed, its last state."""
     runner = None
     if command == "jobs watch":
         for name in ("a", "b"):
@@ -106,7 +106,7 @@ def _in_terminal(command: str, width: int) -> str:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # the terminal's last user has ended
+        except OSError:  # the last process on the terminal has ended
             break
         if not part:
             break

@@ -231,7 +231,7 @@ def test_a_comparison_without_a_number_is_reported_as_such(run) -> None:
 
 
 def test_a_file_name_that_is_not_allowed_is_refused_with_one_that_is(run, out: Path) -> None:
-    """kohya's files have any name."""
+    """kohya's files may have any name."""
     Path("style").mkdir()
     tensors = {
         "lora_unet_mid_block_attentions_0_to_q.lora_down.weight": random_tensor((4, 8), 1),

@@ -73,7 +73,7 @@ def test_an_unregistered_base_folder_is_claimed_by_content_and_resolved_later(
 
 
 def test_a_version_with_an_unresolvable_base_can_be_bound(run, answer, tmp_path: Path) -> None:
-    """As the message says, word for word: the base was elsewhere when the adapter was pushed."""
+    """The message's command is run word for word: the base was elsewhere when the adapter was pushed."""
     tiny_lora(tmp_path / "out", base_name=str(tmp_path / "scratch"))
     tiny_lora(tmp_path / "out-2", base_name=str(tmp_path / "scratch"), seed=2)
     said = run("push", "./out", "acme/tone").stderr
@@ -118,7 +118,7 @@ def test_a_path_that_leads_to_two_bases_is_not_resolved_silently(run, tmp_path: 
 
 
 def printed_command(text: str) -> list[str]:
-    """The first command that a message tells to run, without the program."""
+    """The first command in a message, without the program's name."""
     words = re.search(r"adaptry (base (?:add|bind) [^`;\n]*)", text)
     assert words, text
     return shlex.split(words[1])

@@ -122,7 +122,7 @@ def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
 
 @contextlib.contextmanager
 def serving_health(port: socket.socket) -> Iterator[None]:
-    """Answers one request on the socket, as an engine does that is well."""
+    """Answers one request on the socket, like a healthy engine."""
 
     def serve() -> None:
         connection, _ = port.accept()

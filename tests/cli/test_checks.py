@@ -50,7 +50,7 @@ def cast_to_float16(base: Path) -> None:
 
 @pytest.fixture
 def bases(run, base: Path, tmp_path: Path) -> None:
-    """`org/tiny`, and of the same shapes `org/other`; `./cast` is `org/tiny` in another dtype."""
+    """`org/tiny`, and `org/other` with the same shapes; `./cast` is `org/tiny` in another dtype."""
     tiny_base(tmp_path / "other", seed=7)
     cast_to_float16(tiny_base(tmp_path / "cast"))
     run("base", "add", "./base", "--name", "org/tiny")
@@ -123,7 +123,7 @@ def test_a_path_in_the_config_gives_no_finding_if_the_push_recognised_the_base(
     tiny_lora(tmp_path / "local", base_name=path, seed=3)
     run("push", "./local", "acme/local")
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")  # where `base` is no folder
+    monkeypatch.chdir(tmp_path / "elsewhere")  # `base` is not a folder there
 
     shown = answer("show", "acme/local")
 
@@ -287,7 +287,7 @@ def test_a_push_is_checked_against_a_folder_with_a_base_that_is_not_registered(
 
 @pytest.mark.usefixtures("bases")
 def test_a_push_names_only_the_model_in_the_folder_of_the_config(run, tmp_path: Path) -> None:
-    """The two bases have equal shapes. A path that leads nowhere on this machine is no contradiction."""
+    """The two bases have equal shapes. A path that does not exist on this machine is not a contradiction."""
     tiny_lora(tmp_path / "local", base_name="./base", seed=3)
     tiny_lora(tmp_path / "away", base_name="/data/base", seed=3)
 
@@ -305,8 +305,8 @@ def test_a_push_names_only_the_model_in_the_folder_of_the_config(run, tmp_path: 
 def test_no_file_is_made_with_another_model_than_the_folder_in_the_config(
     run, tmp_path: Path, command: str
 ) -> None:
-    """Bases of equal shapes. A copy in another dtype is no other model, and a name that leads nowhere on this
-    machine is no contradiction.
+    """The bases have equal shapes. A copy in another dtype is not a different model, and a name that does not
+    exist on this machine is not a contradiction.
     """
     tiny_lora(tmp_path / "local", base_name="./base", seed=3)
     tiny_lora(tmp_path / "named", base_name="org/elsewhere", seed=3)
@@ -335,7 +335,7 @@ def test_a_version_is_exported_only_for_its_own_model(run) -> None:
 
 @pytest.mark.usefixtures("bases")
 def test_a_path_in_the_config_of_a_version_is_not_looked_up_on_this_machine(run, tmp_path: Path) -> None:
-    """It is a path of the machine that pushed the version, where it may lead to another model."""
+    """The path belongs to the machine that pushed the version; here, it may lead to another model."""
     tiny_lora(tmp_path / "away", base_name="./later", seed=3)
     run("push", "./away", "acme/away")
     tiny_base(tmp_path / "later", seed=9)

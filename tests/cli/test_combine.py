@@ -21,7 +21,7 @@ QUERY = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture
 def pushed(run) -> None:
-    """`acme/a` and `acme/b`, of a base that the registry knows."""
+    """Pushes `acme/a` and `acme/b`, adapters of a registered base."""
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/a")
     run("push", "./better", "acme/b")
@@ -127,7 +127,7 @@ def test_a_plan_reads_no_weight(run) -> None:
     weights = Path("out/adapter_model.safetensors")
     data = bytearray(weights.read_bytes())
     start = open_dir("out").header.data_start
-    data[start:] = b"\xff" * (len(data) - start)  # not a number, all of them
+    data[start:] = b"\xff" * (len(data) - start)  # all of them are NaN
     weights.write_bytes(data)
 
     run("combine", "./out", "./better", "--dry-run")

@@ -1,4 +1,4 @@
-"""`adaptry events`: past events and new ones, as lines for people or programs."""
+"""`adaptry events`: past and new events, as lines for people or programs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ TIME = "2026-11-28T10-00-00.123"
 
 
 def write_results(folder: Path, peft_sha: str = "") -> Path:
-    """What lm-eval writes for one task: the results, and the values of its two documents."""
+    """Writes the files that lm-eval writes for one task: the results, and the values of its two documents."""
     folder.mkdir(exist_ok=True)
     results = {
         "results": {"caps": {"acc,none": 0.5, "acc_stderr,none": 0.35}},

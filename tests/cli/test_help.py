@@ -62,7 +62,8 @@ def test_every_command_has_examples_that_parse_and_an_existing_page() -> None:
             length = 2 if " ".join(words[:2]) in by_path else 1
             assert " ".join(words[:length]).startswith(path), example
             command = by_path[" ".join(words[:length])]
-            # click keeps a command's help option: without the program's settings, later tests would see it.
+            # click caches a command's help option: without the program's settings, later tests would get the
+            # wrong one.
             context = click.Context(command, **main.context_settings)
             _, extra, _ = command.make_parser(context).parse_args(words[length:])
             assert extra == [], example
@@ -242,7 +243,7 @@ COMPLETED = {
 
 @pytest.mark.usefixtures("out", "base")
 def test_names_of_the_registry_are_completed(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As bash hands them over: it takes `@` for the end of a word, and keeps what stands before it."""
+    """Words are passed as by bash, which treats `@` as the end of a word and keeps the text before it."""
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone", "--alias", "prod")
     monkeypatch.setenv("COMP_WORDBREAKS", " \t\n\"'><=;|&(:@")

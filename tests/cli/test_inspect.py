@@ -107,7 +107,7 @@ def test_an_unknown_method_is_shown_generically(run, answer, tmp_path: Path) -> 
 
 
 def _ia3(folder: Path) -> Path:
-    """A vector of one q_proj, as PEFT's IA3 writes it."""
+    """An IA3 of one q_proj, a single vector, as PEFT writes it."""
     folder.mkdir()
     name = "base_model.model.model.layers.0.self_attn.q_proj.ia3_l"
     write_safetensors(folder / "adapter_model.safetensors", {name: random_tensor((16, 1), 1)})
@@ -137,7 +137,7 @@ def test_weights_are_listed_tensor_by_tensor_for_a_folder_and_for_a_version(run,
     assert listed[0] == listed[1]
     assert norms[0] == pytest.approx(
         norms[1], rel=1e-12
-    )  # with numpy or without: the order of the sum differs
+    )  # with and without numpy, sums have a different order
     assert len(listed[0]) == 8
     assert all(norm > 0 for norm in norms[0])
     assert not any(tensor["nan"] for tensor in listed[0])

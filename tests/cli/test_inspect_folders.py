@@ -21,7 +21,7 @@ def test_the_adapters_below_a_folder_get_a_row_each_in_the_order_of_their_steps(
         tiny_lora(runs / "tone" / f"checkpoint-{step}", seed=step)
     shutil.copytree(runs / "tone" / "checkpoint-10", runs / "tone" / "final")
     config = json.loads((runs / "tone" / "final" / CONFIG).read_text())
-    config["target_modules"].reverse()  # PEFT writes a set, in any order
+    config["target_modules"].reverse()  # PEFT writes a set, whose order varies
     (runs / "tone" / "final" / CONFIG).write_text(json.dumps(config))
     tiny_lora(runs / "facts", rank=8, seed=3)
     untrained(runs / "facts" / "checkpoint-5")
@@ -125,7 +125,7 @@ def test_a_hugging_face_cache_is_read_through_its_links(answer, tmp_path: Path) 
 
 
 def test_adapters_that_differ_in_one_byte_are_not_the_same(answer, tmp_path: Path) -> None:
-    """The byte is between the samples that are read of every file."""
+    """The byte lies between the samples that are read from every file."""
     first = tiny_lora(tmp_path / "runs" / "a", hidden=1024)
     shutil.copytree(first, tmp_path / "runs" / "b")
     shutil.copytree(first, tmp_path / "runs" / "c")
@@ -160,8 +160,8 @@ def test_a_folder_that_may_not_be_read_is_named(run, tmp_path: Path) -> None:
 
 
 def untrained(folder: Path, head: tuple[str, tuple[int, ...], bytes] | None = None) -> Path:
-    """An adapter as PEFT makes it before the first step: its second factors are zero. `head` is a layer that
-    it saves completely.
+    """An adapter as PEFT creates it, before the first step: its second factors are zero. `head` is a layer
+    that it saves completely.
     """
     modules = [f"layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")]
     extra = {f"base_model.model.model.{each}.lora_B.weight": ("F32", (16, 4), bytes(256)) for each in modules}

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("out", "better")
 
 @pytest.fixture
 def family(tmp_path: Path) -> None:
-    """acme/both, of acme/tone and acme/facts; acme/all, of acme/both and acme/tone again."""
+    """Makes acme/both from acme/tone and acme/facts, and acme/all from acme/both and acme/tone."""
     registry = connect()
 
     def pushed(name: str, seed: int, *parents: str, **recipe: object) -> None:

@@ -72,7 +72,7 @@ def test_a_terminal_asks_for_the_token_of_a_server_without_a_device_flow(
             start_new_session=True,
         )
         assert process.stdout is not None
-        prompt = process.stdout.read(len("Token: "))  # what is typed before is lost
+        prompt = process.stdout.read(len("Token: "))  # input that is typed earlier is lost
         os.write(typing, f"{server.admin}\n".encode())
         output, _ = process.communicate(timeout=90)
     finally:

@@ -21,7 +21,7 @@ OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """The strings of a module. Each value inside an f-string is a word."""
+    """The strings of a module. Each value inside an f-string counts as a word."""
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -41,7 +41,7 @@ def command(first: str, second: str) -> tuple[click.Command | None, bool]:
 
 
 def context(command: click.Command) -> click.Context:
-    """With the settings of `main`: a command keeps the help option of its first context."""
+    """A context with the settings of `main`: a command keeps the help option of its first context."""
     return click.Context(command, **main.context_settings)
 
 

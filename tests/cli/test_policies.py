@@ -27,7 +27,9 @@ require:
 
 
 def write_results(folder: Path, right: int, of: int = 200) -> Path:
-    """What lm-eval writes with --log_samples for a task in which so many documents are right."""
+    """Writes the files of `lm-eval --log_samples` for a task in which that many documents are answered
+    correctly.
+    """
     folder.mkdir()
     value = right / of
     results = {
@@ -49,7 +51,9 @@ def write_results(folder: Path, right: int, of: int = 200) -> Path:
 
 @pytest.fixture
 def measured(run: Run, out: Path, tmp_path: Path) -> Path:
-    """Three versions with evidence, the first at prod; returns the file of the policy, which is set."""
+    """Pushes three versions with evidence, with prod at the first, and sets a policy; returns the policy's
+    file.
+    """
     run("push", "./out", "acme/tone", "--alias", "prod")
     for seed in (7, 8):
         run("push", str(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), "acme/tone")

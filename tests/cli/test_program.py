@@ -40,7 +40,7 @@ finally:
 
 
 def test_daily_commands_import_no_more_of_adaptry_than_their_budget() -> None:
-    """Counted, not timed. The imports of an embedded or remote registry come on top."""
+    """Imports are counted, not timed. Those of an embedded or remote registry come in addition."""
     budgets = {"ls": 25, "pull": 40, "push": 41}  # in this order: each imports what the previous one imports
     script = f"""
 import importlib, sys
@@ -74,7 +74,7 @@ run()
 
 
 def _imports_of(words: list[str], unused: list[str]) -> int:
-    """How many modules of ours a command imports. Requires that it imports none of `unused`."""
+    """The number of our modules that a command imports. Requires that it imports none of `unused`."""
     script = f"""
 import sys
 from adaptry_cli.main import main
@@ -92,7 +92,7 @@ finally:
 
 
 def test_a_command_on_a_folder_imports_the_roles_that_it_uses(home: Path) -> None:
-    """Counted, not timed. The first command creates the registry, so it opens the whole of it."""
+    """Imports are counted, not timed. The first command creates the registry, so it opens all of it."""
     unused = ["adaptry.checks", "adaptry.registry.job_types", "adaptry.adapters.methods", "urllib3"]
 
     assert _imports_of(["ls"], unused) <= 164
@@ -101,14 +101,14 @@ def test_a_command_on_a_folder_imports_the_roles_that_it_uses(home: Path) -> Non
 
 
 def test_listing_the_versions_of_an_adapter_imports_no_sqlalchemy(home: Path, run, out: Path) -> None:
-    """Counted, not timed."""
+    """Imports are counted, not timed."""
     run("push", "./out", "acme/tone")
 
     assert _imports_of(["ls", "acme/tone"], ["sqlalchemy", "sqlmodel", "alembic"]) <= 60
 
 
 def test_pulling_from_a_folder_imports_neither_sqlalchemy_nor_pydantic(home: Path, run, out: Path) -> None:
-    """Counted, not timed."""
+    """Imports are counted, not timed."""
     run("push", "./out", "acme/tone")
 
     unused = ["pydantic", "sqlalchemy", "sqlmodel", "alembic", "concurrent.futures", "urllib3", "numpy"]
@@ -116,7 +116,7 @@ def test_pulling_from_a_folder_imports_neither_sqlalchemy_nor_pydantic(home: Pat
 
 
 def test_pushing_into_a_folder_imports_neither_sqlalchemy_nor_pydantic(home: Path, run, out: Path) -> None:
-    """Counted, not timed."""
+    """Imports are counted, not timed."""
     run("push", "./out", "acme/tone")
 
     search = ["adaptry.storage.catalog.search", "adaptry.core.query", "adaptry.core.query_terms"]

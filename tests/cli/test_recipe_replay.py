@@ -51,7 +51,7 @@ def test_the_printed_recipe_makes_the_same_version(
     Path("first.yaml").write_text(yaml.safe_dump(recipe))
     run("combine", "--recipe", "first.yaml", "-o", "acme/both")
     later = tiny_lora(tmp_path / "later", seed=9)
-    run("push", str(later), "acme/tone")  # the name means another version now
+    run("push", str(later), "acme/tone")  # the name now selects another version
 
     Path("again.yaml").write_text(run("lineage", "acme/both", "--recipe").stdout)
     run("combine", "--recipe", "again.yaml", "-o", "acme/again")

@@ -128,7 +128,7 @@ def test_a_mergekit_recipe_that_adapters_cannot_express_is_refused_with_a_remedy
         text = text.replace(old, new)
     Path("mergekit.yaml").write_text(text)
 
-    if says is None:  # weights of 0.7 and 0.3 sum to 1, so the base stays as it is
+    if says is None:  # weights of 0.7 and 0.3 sum to 1, so the base is unchanged
         run("combine", "--recipe", "mergekit.yaml", "--dry-run")
     else:
         assert says in run("combine", "--recipe", "mergekit.yaml", "--dry-run", code=2).stderr

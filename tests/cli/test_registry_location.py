@@ -51,7 +51,7 @@ def test_a_read_only_registry_can_be_read(
     there = ("--registry", "./shared")
     pushed = run(*there, "push", "./out", "acme/tone").stdout
     before = sorted(path.name for path in (tmp_path / "shared").rglob("*"))
-    # Who runs the tests may be root, whom no mode of a folder holds back.
+    # The tests may run as root, which no folder mode restricts.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
 
     assert answer(*there, "ls")[0]["name"] == "acme/tone"
@@ -71,7 +71,7 @@ def test_a_read_only_registry_shows_the_latest_commits_of_other_processes(
     run("--registry", "./shared", "push", "./out", "acme/tone")
     writer = open_local(tmp_path / "shared")
     run("--registry", "./shared", "create", "acme/other")
-    shutil.copytree(tmp_path / "shared", tmp_path / "snapshot")  # with the log that is not worked in yet
+    shutil.copytree(tmp_path / "shared", tmp_path / "snapshot")  # with the write-ahead log
     (tmp_path / "snapshot" / "catalog.sqlite-shm").unlink(missing_ok=True)
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
 

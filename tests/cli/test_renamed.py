@@ -1,4 +1,4 @@
-"""Renamed options and commands: the former names still work, and only the present ones are shown."""
+"""Renamed options and commands: the former names still work, and only the current ones are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.shell_completion import ShellComplete
 from adaptry_cli.main import main
 from adaptry_cli.renamed_option import RenamedOption
 
-RENAMED = [  # each command, and its option's present and former names
+RENAMED = [  # each command, with the current and former names of its option
     ("member accountable", "--clear", "--nobody"),
     ("alias set", "--expect", "--only-from", "--was"),
     ("promote", "--expect", "--only-from", "--was"),

@@ -17,7 +17,7 @@ from adaptry.core.errors import NotFound, Unavailable
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.testing.samples import tiny_lora
 
-Answers = Mapping[str, Any]  # JSON, or text as it is
+Answers = Mapping[str, Any]  # JSON, or unchanged text
 
 METRICS = """# HELP vllm:lora_requests_info Running stats on lora requests.
 # TYPE vllm:lora_requests_info gauge
@@ -65,7 +65,7 @@ MISTRALRS: Answers = {
 
 @pytest.fixture
 def engine() -> Iterator[Callable[[Answers], str]]:
-    """Starts a server that answers like a recording; gives its address."""
+    """Starts a server that answers like a recording; returns its address."""
     started: list[ThreadingHTTPServer] = []
 
     def start(answers: Answers) -> str:
@@ -147,7 +147,7 @@ def test_the_adapters_that_a_server_serves_as_trained_are_listed(run, answer, en
     assert "vllm@0.33.0" in result.stderr
 
     result = run("runtime", "compare", engine(SGLANG))
-    assert result.stdout.split() == ["acme/tone@1"]  # better is of rank 8
+    assert result.stdout.split() == ["acme/tone@1"]  # better has rank 8
     assert "acme/rooted@1" in result.stderr and "adaptry convert" in result.stderr
 
     found = answer("runtime", "compare", engine(SGLANG))

@@ -1,4 +1,4 @@
-"""Lifecycle states on the command line: set with a reason, and shown to everyone who takes the version."""
+"""Lifecycle states on the command line: set with a reason, and shown to everyone who pulls the version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def two(run: Run, out: Path, tmp_path: Path) -> None:
-    """Two versions of acme/tone; `prod` is at the first."""
+    """Two versions of acme/tone; `prod` points at the first."""
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("push", str(tiny_lora(tmp_path / "better", seed=2)), "acme/tone")
 
@@ -101,7 +101,7 @@ def test_a_restored_version_is_unchanged_and_in_the_history(run: Run, answer: As
         ("tone@2", "--reason", "it does not leak"),
         ("backup.tar",),
         ("./backup.tar",),
-        ("backups/monday",),  # reads as a name
+        ("backups/monday",),  # it is parsed as a name
         ("./out", "--reason", "it does not leak"),
         (),
     ],

@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 def test_results_printed_beside_progress_bars_go_to_the_file_that_stdout_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `adaptry import ./runs --to acme > versions.txt` in a terminal."""
+    """An example is `adaptry import ./runs --to acme > versions.txt` in a terminal."""
     monkeypatch.setattr(sys, "stderr", Terminal())
 
     with progress() as bars:
@@ -64,7 +64,7 @@ def test_an_encoding_without_some_characters_causes_no_crash(
 
 
 def test_a_redirected_windows_console_gets_complete_output(run, tmp_path: Path) -> None:
-    """As a program: Python opens the streams, not a test."""
+    """The command runs as a program, since Python must open the streams itself."""
     done = subprocess.run(
         [sys.executable, "-m", "adaptry_cli", "check", "./out"],
         cwd=tmp_path,

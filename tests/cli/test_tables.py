@@ -18,7 +18,7 @@ DROP = ("modules", "base", "rank", "metrics", "aliases")
 
 
 class Terminal:
-    """Stands for a terminal of a width: what decides how a table is laid out."""
+    """Stands in for a terminal: only its width determines the layout of a table."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, width: int, **environ: str) -> None:
         for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):

@@ -3,7 +3,7 @@
 
 `PYTHON tests/combining/mergekit_elements.py < question > answer`: JSON with `updates` (lists of numbers) and
 `cases` (method, weights, parameters); the answer has a list of numbers for each case.
-`mergekit_elements.json` holds the answer to what `test_elementwise.py` asks.
+`mergekit_elements.json` holds the answers to the questions of `test_elementwise.py`.
 """
 
 from __future__ import annotations

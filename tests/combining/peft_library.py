@@ -63,7 +63,7 @@ def base(name: str) -> nn.Module:
 
 
 def trained(model: nn.Module, name: str, folder: Path, seed: int, **told: Any) -> Path:
-    """An adapter of PEFT's own making, with factors that look trained; its folder."""
+    """Makes an adapter with PEFT, with factors as if it were trained; returns its folder."""
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, **MODELS[name][1], **told})
     adapted = get_peft_model(copy.deepcopy(model), config)
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +77,7 @@ def trained(model: nn.Module, name: str, folder: Path, seed: int, **told: Any) -
 def weighted(
     model: nn.Module, folders: Sequence[Path], weights: Sequence[float], kind: str, seed: int = 0, **told: Any
 ) -> tuple[dict[str, Tensor], LoraConfig]:
-    """The tensors that PEFT would save of the combined adapter, and its config."""
+    """The tensors that PEFT would save for the combined adapter, and its config."""
     names = [f"input{place}" for place in range(len(folders))]
     adapted = PeftModel.from_pretrained(copy.deepcopy(model), folders[0], adapter_name=names[0])
     for name, folder in zip(names[1:], folders[1:], strict=True):

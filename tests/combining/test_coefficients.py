@@ -43,7 +43,7 @@ RECORDED = json.loads((Path(__file__).parent / "mergekit_angles.json").read_text
 
 
 def made(folder: Path, case: str) -> dict[str, torch.Tensor]:
-    """The updates of the adapter that we make in one of mergekit's cases, written and read again."""
+    """The updates of the adapter that we compute in one of mergekit's cases, after writing and reading it."""
     name, parameters = OURS[case]
     weights = mergekit.CASES[case][1]
     recipe = CombineRecipe(
@@ -74,7 +74,7 @@ def test_mergekit_still_gives_the_recorded_results(case: str, tmp_path: Path) ->
 
 
 def cosine(one: torch.Tensor, other: torch.Tensor, dim: Any) -> torch.Tensor:
-    """Over `dim`, which stays. (`Any`: what torch takes for dim.)"""
+    """The cosine over `dim`, which is kept. (`Any`: what torch takes for dim.)"""
     lengths = [torch.linalg.vector_norm(each, dim=dim, keepdim=True) for each in (one, other)]
     return (one * other).sum(dim, keepdim=True) / (lengths[0] * lengths[1])
 

@@ -41,7 +41,7 @@ ALL = (*SUMS, *ELECTIONS, "sce")
 def made(
     name: str, updates: Sequence[Factors], weights: Sequence[float], seed: int = 0, **values: Any
 ) -> Tensor:
-    """What the way called `name` makes of the updates; float64. (`Any`: a parameter's value.)"""
+    """The result of the method `name` for the updates, in float64. (`Any`: a parameter's value.)"""
     combination = COMBINE_METHODS[name]
     told = CombineInputs(
         updates,
@@ -54,7 +54,7 @@ def made(
     return result.double()
 
 
-# The formulas, one element after the other, in float64.
+# The formulas, element by element, in float64.
 
 
 def top(delta: Tensor, count: int) -> Tensor:
@@ -189,7 +189,7 @@ def test_sce_selects_weighs_and_erases() -> None:
     near(made("sce", updates, weights, select=0.3), expected, 1e-5)
 
 
-# mergekit, run.
+# The results of mergekit.
 
 UPDATES, WEIGHTS = several(3, seed=40), (1.0, 0.5, -0.7)
 CASES: dict[str, tuple[str, Sequence[float], dict[str, Any], str, dict[str, Any]]] = {
@@ -283,7 +283,7 @@ def question() -> dict[str, Any]:
     return {"updates": [each.dense().tolist() for each in UPDATES], "cases": cases}
 
 
-# Laws.
+# Algebraic properties.
 
 
 @settings(deadline=None, max_examples=20)
@@ -329,7 +329,7 @@ def test_combining_one_adapter_with_all_elements_returns_it(updates: list[Factor
     near(made(name, updates[:1], [1.0], density=1.0), dense(updates[0]), 1e-5)
 
 
-# Through a plan.
+# Results of whole plans.
 
 
 SOURCES: dict[str, dict[str, Any]] = {
@@ -341,7 +341,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 def combined(
     folder: Path, method: str, weights: dict[str, float], out: str, sources: Any = SOURCES, **told: Any
 ) -> Path:
-    """The adapter that is made of tiny ones. (`Any`: what `tiny_lora` and a recipe take.)"""
+    """The adapter combined from tiny ones. (`Any`: the arguments of `tiny_lora` and of a recipe.)"""
     parents = [
         ParentAdapter(open_dir(tiny_lora(folder / out / name, **how)), name) for name, how in sources.items()
     ]

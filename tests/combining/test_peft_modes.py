@@ -86,7 +86,7 @@ def test_two_adapters_are_combined_as_by_peft(
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, list[Path]]:
-    """Eight adapters of a Llama, of one rank and different modules."""
+    """Eight adapters of a Llama, with equal ranks and different modules."""
     network = peft_library.base("llama")
     root = tmp_path_factory.mktemp("many")
     targets = (["q_proj", "v_proj"], ["v_proj", "down_proj"], ["k_proj", "q_proj"])

@@ -42,7 +42,7 @@ WEIGHTS = [1.0, 0.5, -2.0]
 
 
 def ties(updates: Sequence[torch.Tensor], density: float) -> torch.Tensor:
-    """Trimmed, a sign elected by the sum, the mean of those that have it."""
+    """Trims the updates, elects a sign by their sum, and takes the mean of the elements with that sign."""
     trimmed = []
     for each in updates:
         least = each.abs().flatten().sort(descending=True).values[int(density * each.numel()) - 1]
@@ -110,7 +110,7 @@ def test_tsv_takes_a_number_of_triplets_of_each_update() -> None:
 
 def test_tsv_divides_the_available_rank_among_the_updates() -> None:
     updates = [update(seed, 6) for seed in range(3)]
-    assert factors("tsv", updates).rank == 9  # of 9 columns each of three updates has 3
+    assert factors("tsv", updates).rank == 9  # each of three updates has 3 of the 9 columns
 
 
 @EXPERTS
@@ -150,7 +150,7 @@ def test_conversion_to_the_axes_and_back_is_lossless(
 
 
 def has_unique_axes(updates: Sequence[Factors]) -> bool:
-    """Whether the singular values of all updates side by side are apart from each other and from zero.
+    """Whether the singular values of the concatenated updates are distinct from each other and from zero.
 
     Otherwise the axes themselves are not unique (two copies of one update, for instance), and methods that
     decide by signs along the axes may decide otherwise for another order.

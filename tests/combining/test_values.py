@@ -37,7 +37,7 @@ def parents(tmp_path: Path) -> list[ParentAdapter]:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> ParentAdapter:
-    """An adapter of which one element is NaN."""
+    """An adapter with one NaN element."""
     folder = tiny_lora(tmp_path / "broken")
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
     tensors[f"{QUERY}.lora_B.weight"][0, 0] = float("nan")
@@ -58,7 +58,7 @@ def combined(
 
 
 def update(folder: Path) -> torch.Tensor:
-    """One module's update in float64, as the config of that folder scales it."""
+    """One module's update in float64, scaled by the folder's config."""
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text())
     up, down = (tensors[f"{QUERY}.lora_{role}.weight"].double() for role in "BA")

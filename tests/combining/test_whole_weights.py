@@ -1,5 +1,5 @@
-"""Whole weights of one input beside updates of others: PEFT loads every tensor of the result, with the effect
-that the inputs have in it.
+"""Whole weights of one input with updates of others: PEFT loads every tensor of the result, with the same
+effects as in the inputs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def model() -> nn.Module:
 
 
 def trained(model: nn.Module, folder: Path, modules: Sequence[str], **told: Any) -> ParentAdapter:
-    """An adapter that PEFT saved, all of whose trained parameters are random."""
+    """An adapter saved by PEFT, all of whose trained parameters are random."""
     config = LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=5, target_modules=list(modules), **told)
     adapted = get_peft_model(copy.deepcopy(model), config)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def combined(parents: Sequence[ParentAdapter], weights: Sequence[float], target:
 
 
 def expected(model: nn.Module, parents: Sequence[ParentAdapter], folder: Path) -> dict[str, Tensor]:
-    """The weighted sum of the updates, with the whole weights of the input `whole` as they are."""
+    """The weighted sum of the updates, with the unchanged whole weights of the input `whole`."""
     weight = dict(zip((parent.label for parent in parents), WEIGHTS, strict=True))
     made = {label: changes(model, folder / label) for label in weight}
     kept = {extra.target for extra in open_dir(folder / "whole").spec.extras}

@@ -28,7 +28,7 @@ def update(
 
 
 def several(count: int, batch: tuple[int, ...] = (), seed: int = 0) -> list[Factors]:
-    """Of ranks 1, 2, 3, 1, … and scales of their own."""
+    """Updates with the ranks 1, 2, 3, 1, … and different scales."""
     return [update(seed + place, 1 + place % 3, 0.5 + place / 4, batch) for place in range(count)]
 
 
@@ -44,7 +44,9 @@ def combine(
     rank: int | None = None,
     **values: Any,
 ) -> torch.Tensor:
-    """What the way called `name` makes, dense in float64; None is an adapter without an update here."""
+    """The result of the method `name`, dense in float64; None stands for an adapter without an update
+    here.
+    """
     made = factors(name, updates, weights, rank, **values)
     assert made.up.dtype == made.down.dtype == torch.float32
     return dense(made)
@@ -78,7 +80,7 @@ def factors(
 
 
 def near(made: torch.Tensor, expected: torch.Tensor, relative: float = 2e-6) -> None:
-    """Equal, up to a few roundings to float32 of the largest element."""
+    """Whether they are equal, up to a few roundings to float32 of the largest element."""
     torch.testing.assert_close(made, expected, rtol=0, atol=relative * max(1.0, float(expected.abs().max())))
 
 

@@ -28,7 +28,7 @@ def cosine(one: ndarray, other: ndarray) -> float:
 
 
 def conflict(*updates: ndarray) -> float:
-    """The share of Σ|Δ| on elements that are pulled both ways."""
+    """The share of Σ|Δ| on elements where the updates have both signs."""
     stacked = numpy.stack(updates)
     weight = abs(stacked).sum(0)
     return float(weight[(stacked > 0).any(0) & (stacked < 0).any(0)].sum() / weight.sum())

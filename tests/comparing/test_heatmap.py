@@ -17,7 +17,7 @@ from adaptry.compute.comparison.heatmap import draw_heatmap  # noqa: E402
 
 @pytest.fixture
 def told(lora):
-    """The report of an adapter that was made of two."""
+    """The report about an adapter that was combined from two."""
     parents = lora("a"), lora("b", seed=2, targets=("q_proj", "down_proj"), layers=3)
     return build_combine_report(parents, lora("c", seed=3))
 

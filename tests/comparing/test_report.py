@@ -27,7 +27,7 @@ K = "model.layers.0.self_attn.k_proj"
 
 @pytest.fixture
 def combined(tmp_path: Path):
-    """Combines parents into the folder `result`; gives their report."""
+    """Combines parents into the folder `result`; returns their report."""
 
     def combine(*weighted: tuple[ParentAdapter, float], **options):
         inputs = tuple(RecipeInput(source=parent.label, weight=weight) for parent, weight in weighted)
@@ -151,7 +151,7 @@ def test_experts_are_compared_one_by_one() -> None:
 
 
 def _conflict_where_several_are(*adapters) -> float:
-    """Over the modules that at least two adapters have."""
+    """The conflict over the modules that at least two adapters have."""
     held = [set(adapter) for adapter in adapters]
     shared = {module for module in set.union(*held) if sum(module in modules for modules in held) > 1}
     return conflict(*joined(*({m: adapter[m] for m in shared & set(adapter)} for adapter in adapters)))

@@ -26,7 +26,7 @@ def test_a_signature_estimates_the_cosine_within_its_margin(lora, mixed, dense, 
 
 def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -> None:
     a, b = lora("a"), lora("b", seed=2)
-    exact = mixed("exact", a, b, 1.0)  # rank 8, factors side by side
+    exact = mixed("exact", a, b, 1.0)  # rank 8, by concatenating the factors
     split = mixed("split", a, b, 1.0, rank=8)  # the same by a singular value decomposition
 
     one, other = Signature.of(open_adapter_deltas(exact)), Signature.of(open_adapter_deltas(split))
@@ -36,7 +36,9 @@ def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -
 
 
 def test_a_signature_is_the_same_on_every_machine(lora) -> None:
-    """Stored and new signatures are compared: changing how they are computed must change their layout."""
+    """Stored signatures are compared with new ones, so a change in the computation must change their
+    format.
+    """
     signature = Signature.of(open_adapter_deltas(lora("a")))
 
     largest = signature.numbers().abs().topk(4).indices.tolist()

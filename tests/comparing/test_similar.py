@@ -126,7 +126,7 @@ def test_an_adapter_is_read_once_and_its_signature_is_cached(registry, lora, mix
     a, b = lora("a"), lora("b", seed=2)
     push(
         registry, mixed("half", a, b, 1.0).adapter, "acme/half"
-    )  # no near-duplicate, so never compared exactly
+    )  # not a near-duplicate, so never compared exactly
     find_similar(registry, a, "org/tiny", above=0.99)
     kept = list((home / "cache" / "signatures").rglob("*.json"))
     shutil.rmtree(home / "blobs")

@@ -23,7 +23,7 @@ Q = "model.layers.0.self_attn.q_proj"
 
 
 def trained(folder: Path, seed: int, **config) -> tuple[ParentAdapter, dict[str, numpy.ndarray]]:
-    """An adapter that PEFT saved, and the dense updates that its own layers return."""
+    """An adapter saved by PEFT, and the dense updates that PEFT's layers return."""
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     torch.manual_seed(0)
     shape = transformers.LlamaConfig(

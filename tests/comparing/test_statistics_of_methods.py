@@ -38,7 +38,7 @@ LORAS: dict[str, dict[str, Any]] = {
 
 
 class Measured:
-    """An adapter's updates as we read them, and as the difference that PEFT's merge makes."""
+    """An adapter's updates, as read by us and as the change made by PEFT's merge."""
 
     def __init__(self, folder: Path, name: str) -> None:
         if name in LORAS:
@@ -76,7 +76,7 @@ def check(measured: Measured, *, with_base: bool = True) -> None:
         assert module.singular_values == pytest.approx(values[:kept], rel=1e-4, abs=1e-4 * values[0])
         assert module.rank <= min(measured.dense[name].shape)
         shares = values / values.sum()
-        shares = shares[shares > 1e-6]  # what PEFT's rounding of the merge adds is no direction
+        shares = shares[shares > 1e-6]  # the rounding of PEFT's merge must not count as a direction
         wanted = numpy.exp(-(shares * numpy.log(shares)).sum())
         assert module.effective_rank == pytest.approx(wanted, rel=5e-3)
     whole = numpy.concatenate([one.ravel() for one in measured.dense.values()])

@@ -40,7 +40,7 @@ class TestInABucket(BlobContract):
 
 
 class TestInABucketWithoutConditions(BlobContract):
-    """Its server answers 501 to every request that has one, as OpenStack's Swift does."""
+    """The server answers 501 to every request with a condition, as OpenStack's Swift does."""
 
     @pytest.fixture
     def blobs(self, s3_place: str) -> Iterator[BlobStore]:
@@ -52,7 +52,7 @@ class TestInABucketWithoutConditions(BlobContract):
             )
             store = S3Blobs(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}"))
             yield store
-            assert proxy.fault_count <= 4  # it is not asked again and again
+            assert proxy.fault_count <= 4  # it is not queried repeatedly
 
 
 @pytest.mark.heavy

@@ -45,7 +45,7 @@ def pair(tmp_path: Path, postgres: PostgresServer, s3_place: str) -> Iterator[tu
 
 @pytest.fixture
 def url(pair: tuple[Server, Server], tmp_path: Path) -> Iterator[str]:
-    """The balancer's: each request goes to the other server than the one before."""
+    """The balancer's URL: consecutive requests go to different servers."""
     with balanced([server.url for server in pair], tmp_path) as url:
         yield url
 

@@ -29,8 +29,8 @@ class OverABucket:
 
 
 class PastTheServer:
-    """Every file, however small, goes to the bucket by an address that the server gives out, and comes from
-    there.
+    """Every file, however small, is uploaded to and downloaded from the bucket directly, by addresses from
+    the server.
     """
 
     @pytest.fixture
@@ -56,7 +56,7 @@ class PastTheServer:
 
 
 class TestBytesPastTheServer(PastTheServer, UploadsContract):
-    """What differs most, in every run."""
+    """The tests that differ most; they run every time."""
 
 
 @pytest.mark.heavy

@@ -32,7 +32,7 @@ class TestHttpRegistry(RegistryContract):
 
     @pytest.fixture
     def catalog(self) -> str | None:
-        """Where the server's catalog is, if not in its folder."""
+        """The location of the server's catalog, if it is not in its folder."""
         return None
 
     @pytest.fixture

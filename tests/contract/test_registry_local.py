@@ -29,7 +29,7 @@ class TestInFiles(RegistryContract):
 
 
 class TestOnPostgres(RegistryContract):
-    """The catalog in a database of a real server, the blobs in memory."""
+    """The catalog is in a database of a real server, and the blobs are in memory."""
 
     @pytest.fixture
     def make_registry(self, postgres: PostgresServer) -> Iterator[MakeRegistry]:

@@ -57,14 +57,14 @@ def converted(adapter: Path, base: Path | None, target: Path, **asked: Any) -> C
 
 
 def in_place(pair: Pair, target: Path, **asked: Any) -> Converted:
-    """The pair's adapter converted, and the pair turned to the result."""
+    """Converts the pair's adapter, and replaces it by the result."""
     made = converted(pair.adapter, pair.base, target, **asked)
     pair.adapter = target
     return made
 
 
 def distance(found: Weights, wanted: Weights, names: Iterable[str]) -> float:
-    """‖found − wanted‖ over all these tensors, in float64."""
+    """‖found − wanted‖ over all of these tensors, in float64."""
     return math.sqrt(
         sum(float((found[name].double() - wanted[name].double()).square().sum()) for name in names)
     )

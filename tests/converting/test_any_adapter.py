@@ -50,13 +50,13 @@ def test_peft_merges_any_exact_conversion_to_the_originals_weights(
         try:
             plain = converted(adapter, made.base, folder / "plain").folder
         except AdaptryError:
-            continue  # its updates are no LoRA, or also of other parts
+            continue  # its updates are not a LoRA, or also affect other parts
         theirs, before = ask_peft(made.family, made.base, plain), made.family.load(made.base).state_dict()
         if (
             any(told.startswith("vocabulary_resized") for told in ours.told)
             and "size mismatch" in theirs.error
         ):
-            continue  # reported: only a base with as many rows takes them
+            continue  # reported: only a base with as many rows accepts them
         if theirs.error or theirs.unexpected or theirs.state is None:
             wrong[seed] = f"{made.label}: {theirs.error or theirs.unexpected}"
             continue

@@ -75,7 +75,7 @@ def test_peft_merges_the_lora_and_the_original_to_the_same_weights(tmp_path: Pat
     "name", ["vera", "vera from a seed", "adalora pruned", "unilora", "loha", "tinylora in groups"]
 )
 def test_a_half_precision_base_rounds_as_in_peft(tmp_path: Path, name: str) -> None:
-    """PEFT holds what it draws or cuts in the base's dtype: the LoRA has the rounded numbers."""
+    """PEFT keeps drawn or cut tensors in the base's dtype, so the LoRA has the rounded numbers."""
     pair = pair_of(tmp_path, name, torch.bfloat16)
     wanted = pair.merged_by_peft()
 

@@ -126,7 +126,7 @@ def test_biases_of_the_factors_become_whole_biases(tmp_path: Path) -> None:
 
 
 def _load_anywhere(folder: Path) -> None:
-    """PEFT writes the class of a model of our own into the config, and would import it from there."""
+    """PEFT writes the class of our test model into the config, and would import it."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "auto_mapping": None}))

@@ -138,7 +138,7 @@ def test_the_part_removed_by_an_initialisation_adds_its_rank(tmp_path: Path, var
 
 @pytest.mark.parametrize("name", ["loha", "lokr", "c3a", "randlora", "gralora", "delora"])
 def test_pefts_own_conversion_is_not_closer(tmp_path: Path, name: str) -> None:
-    """PEFT's `convert_to_lora` on the same live adapter, at the same rank."""
+    """The comparison is with PEFT's `convert_to_lora` on the same live adapter, at the same rank."""
     pair = additive_pair(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
     live = transformers.AutoModelForCausalLM.from_pretrained(pair.base, dtype="auto")
@@ -192,7 +192,7 @@ def test_changed_biases_are_kept_whole_or_left_out_with_a_note(tmp_path: Path) -
     without = converted(pair.adapter, pair.base, tmp_path / "without", energy=1.0, drop_bias=True)
 
     config = json.loads((tmp_path / "whole" / "adapter_config.json").read_text())
-    assert config["bias"] == "lora_only" and len(whole.adapter.spec.extras) == 4  # not those of down_proj
+    assert config["bias"] == "lora_only" and len(whole.adapter.spec.extras) == 4  # without those of down_proj
     assert without.adapter.spec.extras == () and "left out, as requested" in without.lazy_adapter.notes[-1]
     pair.adapter = tmp_path / "whole"
     found = pair.merged_by_peft()

@@ -21,7 +21,7 @@ LIMITS = ProcessLimits(seconds=0.5, memory=256 << 20, answer=1000)
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Writes a module that a child can run, and gives its name."""
+    """Writes a module that a child can run, and returns its name."""
     monkeypatch.setattr("adaptry.core.processes.bounded._ROOT", str(tmp_path))
 
     def write(source: str) -> str:

@@ -20,7 +20,7 @@ if not hasattr(os, "symlink"):
 
 
 def moved(folder: Path, blobs: Path) -> None:
-    """Every file of `folder` into `blobs`, with a link in its place."""
+    """Moves every file of `folder` to `blobs`, and puts a link in its place."""
     blobs.mkdir(parents=True)
     for number, path in enumerate(sorted(folder.iterdir())):
         blob = path.rename(blobs / f"{number:064x}")

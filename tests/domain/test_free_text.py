@@ -1,4 +1,4 @@
-"""Texts that people write: what no database can hold is refused before anything is stored."""
+"""Texts that people write: those that a database cannot store are refused before anything is stored."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_million_empty_tensors_are_refused_by_their_number() -> None:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A good file with a few bytes changed, cut or repeated."""
+    """A valid file with a few bytes changed, removed or repeated."""
     data = bytearray(
         file_of(GOOD | {"b": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [8, 12]}}, b"\0" * 12)
     )

@@ -63,7 +63,7 @@ HEADS = st.builds(weights, SHAPES, st.just(0.25), st.sampled_from([b"", b"", b""
 
 
 def result(open_it: Callable[[Content], Adapter], content: Content) -> Opened:
-    """All that the registry derives of the adapter, or the error."""
+    """All data that the registry derives from the adapter, or the error."""
     try:
         adapter = open_it(content)
         reports = [check(adapter, None, name) for name in (None, "org/base", None, "sha256:12")]

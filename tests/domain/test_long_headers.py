@@ -26,7 +26,7 @@ LONG = 1 << 18
 def header_of(
     count: int, metadata: dict[str, str] | None = None, name: str = "base_model.model.layers"
 ) -> bytes:
-    """A sound header of `count` tensors of 2 bytes."""
+    """A valid header of `count` tensors of 2 bytes."""
     entries: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
     for n in range(count):
         shape = [[1], [], [1, 1, 1], [0, 3]][n % 4]
@@ -93,7 +93,7 @@ def test_failing_to_start_a_process_raises_unavailable_and_gives_no_verdict(
 
 
 def hostile_headers(size: int) -> dict[str, bytes]:
-    """What costs most, of about `size` bytes."""
+    """The most expensive headers of about `size` bytes."""
     return {
         "empty lists": b'{"a":[' + b"[]," * (size // 3) + b"[]]}",
         "numbers": b'{"a":[' + b"1," * (size // 2) + b"1]}",

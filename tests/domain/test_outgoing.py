@@ -26,7 +26,9 @@ LOOPBACK = (parse_network("127.0.0.0/8"),)
 
 @contextmanager
 def answering(answer: Callable[[socket.socket], None]) -> Iterator[tuple[int, list[bytes]]]:
-    """A server on loopback that answers each connection with `answer`; its port, and what it was sent."""
+    """Runs a server on loopback that answers each connection with `answer`; yields its port and the requests
+    that it received.
+    """
     received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -51,7 +53,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[tuple[int, li
 
 
 def _request(connection: socket.socket) -> bytes:
-    """The head of a request, and as much of a body as it announces."""
+    """Reads the head of a request, and as much of its body as the head announces."""
     with connection.makefile("rb") as stream:
         lines = list(iter(stream.readline, b"\r\n"))
         sizes = [int(line.split(b":")[1]) for line in lines if line.startswith(b"Content-Length")]
@@ -124,7 +126,7 @@ def test_a_redirect_is_returned_and_not_followed() -> None:
 
 
 def test_a_name_is_resolved_once_and_its_meaning_cannot_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server of an attacker answers first with an allowed address, then with another (rebinding)."""
+    """An attacker's name server first returns an allowed address, then a different one (rebinding)."""
     real, asked = socket.getaddrinfo, []
 
     def rebinding(host: object, *rest: object, **options: object) -> object:
@@ -159,7 +161,7 @@ def test_a_response_that_is_too_long_is_cut_off() -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_a_server_that_sends_byte_after_byte_is_cut_off(begun: bytes) -> None:
-    """Every byte arrives in time; all of them together never do."""
+    """Every single byte arrives in time, but the whole response never does."""
     is_over = threading.Event()
 
     def drip(connection: socket.socket) -> None:

@@ -47,7 +47,7 @@ def test_a_missing_program_gives_an_exit_status(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_group_killed", [False, True])
 def test_the_program_ends_when_its_caller_is_killed(is_group_killed: bool) -> None:
-    """Its end closes the pipe that it writes to, which this test reads."""
+    """When the program ends, the pipe that it writes to is closed, which this test notices."""
     command = [sys.executable, "-c", CALLER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as caller:
         assert caller.stdout is not None

@@ -65,7 +65,7 @@ LONG = "model." + "a" * 60 + ".layers." + "b" * 60 + ".q_proj"
 
 @pytest.fixture(params=["re2", pytest.param("without re2", marks=pytest.mark.slow)])
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both kinds of installation."""
+    """With and without RE2."""
     if request.param == "without re2":
         monkeypatch.setattr(re2_patterns, "_re2", lambda: None)
     else:
@@ -268,8 +268,8 @@ def generated(rnd: random.Random, depth: int = 0) -> str:
 
 
 def compare_engines(seed: int, count: int) -> int:
-    """Asks both engines about generated patterns; gives the number that RE2 took, each with the answers of
-    `re`.
+    """Matches generated patterns with both engines, which must agree; returns the number of patterns that RE2
+    accepted.
     """
     rnd = random.Random(seed)
     taken = 0
@@ -296,7 +296,7 @@ def test_re2_answers_as_re_does_for_thousands_of_patterns() -> None:
 
 
 def compare_with_peft(seed: int, count: int, ask: Callable[[list[str], str], str]) -> int:
-    """Generated sets of keys, resolved by us and by PEFT; gives the number of sets that PEFT could
+    """Resolves generated sets of keys by our code and by PEFT; returns the number of sets that PEFT could
     compile.
     """
     rnd = random.Random(seed)
@@ -322,7 +322,7 @@ def test_generated_sets_of_keys_are_resolved_as_peft_resolves_them() -> None:
 
 @pytest.mark.parametrize("peft_type", ["OSF", "osf"])
 def test_keys_that_osf_searches_are_matched_like_all_patterns(peft_type: str) -> None:
-    """Not by `re` in this process, which an uploaded pattern could occupy."""
+    """They are not matched by `re` in this process, which an uploaded pattern could block."""
     config = AdapterConfig({"peft_type": peft_type, "rank_pattern": {"a)(b": 1, "(?i)Q_PROJ": 2, "proj": 3}})
     with pytest.raises(InvalidConfig):
         config.matches_rank_key("a)(b", "model.q_proj")

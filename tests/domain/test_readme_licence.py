@@ -1,4 +1,4 @@
-"""The licences stated in a README's front matter, and in no other place."""
+"""The licences stated in a README's front matter, and nowhere else."""
 
 from __future__ import annotations
 

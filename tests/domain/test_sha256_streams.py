@@ -57,14 +57,14 @@ def test_every_length_and_offset_within_some_blocks_is_hashed() -> None:
 def test_any_pieces_of_any_streams_give_their_digests(
     rounds: list[list[tuple[int, int]]], chosen: list[set[int]]
 ) -> None:
-    """Each round updates a chosen set of six streams, each with a piece of its own."""
+    """Each round updates a chosen subset of six streams, each with a different piece."""
     streams, wanted = [Sha256Stream() for _ in range(6)], [hashlib.sha256() for _ in range(6)]
     for pieces, members in zip(rounds, chosen, strict=False):
         given_pieces = {n: DATA[pieces[n][0] : sum(pieces[n])] for n in members}
         update_together([(streams[n], piece) for n, piece in given_pieces.items()])
         for n, piece in given_pieces.items():
             wanted[n].update(piece)
-            assert streams[n].digest() == wanted[n].digest()  # in the midst, too
+            assert streams[n].digest() == wanted[n].digest()  # also in the middle
     assert [stream.hexdigest() for stream in streams] == [each.hexdigest() for each in wanted]
 
 

@@ -19,7 +19,7 @@ def refused(data: bytes, limits: JsonLimits = WIDE) -> str:
     return caught.value.message
 
 
-# Each would take hours if it took n²: that it ends is what is claimed.
+# Each would take hours if the time were quadratic: the test passes if it ends.
 LONG = {
     "one key twice, at the end": b"{" + b",".join(b'"%06d":1' % n for n in range(150_000)) + b',"149999":1}',
     "every key twice": b"{" + b",".join(b'"%06d":1' % (n // 2) for n in range(150_000)) + b"}",

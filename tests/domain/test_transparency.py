@@ -19,7 +19,7 @@ from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 
 SEED = bytes(range(32))
 NAME = "adaptry/audit/0123456789abcdef"
-DER_PREFIX = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what precedes a public key
+DER_PREFIX = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: the prefix of a public key
 RFC_8032 = (  # section 7.1: seed, public key, message, signature
     (
         "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
@@ -126,7 +126,7 @@ def test_every_proof_leads_to_the_root_and_to_no_other(size: int, draw: st.DataO
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's program is the other implementation")
 def test_openssl_verifies_a_checkpoint_by_its_signed_note_alone(tmp_path: Path) -> None:
-    """As c2sp.org/signed-note describes it: the text, an empty line, and a line for each signature."""
+    """A note has the form of c2sp.org/signed-note: the text, an empty line, and a line for each signature."""
     note = LogCheckpoint(NAME, 3, merkle.root_of(map(merkle.leaf_hash, data(3)))).sign(SEED)
     key = str(VerifierKey(NAME, ed25519.public_key(SEED)))
 

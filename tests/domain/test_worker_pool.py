@@ -20,7 +20,7 @@ Write = Callable[[str], str]
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a module whose `answer` has the given body, and gives its name."""
+    """Writes a module whose `answer` has the given body, and returns its name."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ADAPTRY_TOKEN", "secret")
 

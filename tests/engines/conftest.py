@@ -54,7 +54,7 @@ shutil.copyfile(sys.argv[1] + "/adapter_model.safetensors", sys.argv[2])
 
 
 class Scene:
-    """Everything that a test about following needs; what it starts is stopped at its end."""
+    """Everything that a test of following needs; the processes that it starts are stopped at the end."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -108,8 +108,9 @@ class Scene:
         timeout: float = 120.0,
         **options: Any,
     ) -> Reconciler:
-        """A worker as it is after its process was started: whatever it knew before is in its files. With a
-        proxy, that is at `proxies[name]`."""
+        """A worker in the state after the start of its process: it knows only what is in its files. Its
+        proxy, if any, is `proxies[name]`.
+        """
         registry = HttpRegistry(registry_url or self.server.url, token or self.token(name))
         home = self.folder / "workers" / name
         state_file = StateFile(home / "state.json")
@@ -125,7 +126,7 @@ class Scene:
             state_file=state_file,
             probe=lambda: (
                 EngineInfo(parse_runtime(spoken_to.name), ())
-                if engine.kind in ("lorax", "dynamo")  # which do not say what they are
+                if engine.kind in ("lorax", "dynamo")  # these do not report their kind
                 else probe_engine(engine.url)
             ),
             inspect=lambda found: inspect_engine(registry, found, None, base),
@@ -153,7 +154,7 @@ class Scene:
         return ENGINES[engine.kind](client, outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
-        """The number of the version whose weights a request is answered with; None where it is refused."""
+        """The number of the version with which a request is answered; None if it is refused."""
         state_file = self.memories.get(worker) or StateFile(self.folder / "none.json")
         reply = self.spoken_to(engine, state_file, self.folder / "none.list").send_test_request(name)
         if not reply.is_ok:
@@ -169,12 +170,12 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 @pytest.fixture(params=FAKES)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every engine in turn."""
+    """Each kind of engine in turn."""
     return str(request.param)
 
 
 def settle(reconciler: Reconciler, turns: int = 20) -> None:
-    """Turns until nothing is left to do."""
+    """Runs passes until nothing is left to do."""
     for _ in range(turns):
         if reconciler.reconcile(wait=0.0):
             return

@@ -1,7 +1,7 @@
 """Fake engines with the documented HTTP interfaces of real ones, without a model; they read the files that
 they are given.
 
-A response is the SHA-256 of the weights that it was made with, so a test sees which version answered.
+A response is the SHA-256 of the weights that produced it, so a test sees which version answered.
 Surprising behaviour of the real engines is imitated: vLLM's front end removes a name while the engine keeps
 the weights; SGLang loads an unloaded adapter again from the path that it remembers; mistral.rs swaps by
 compare-and-swap. `answers` has all responses.
@@ -29,7 +29,7 @@ Answer = tuple[int, Any]
 
 
 class Broken(Exception):
-    """A request that ends in an error, with its status and words."""
+    """A request that ends in an error, with its status and message."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -41,11 +41,11 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients die here, on purpose."""
+        """Ignores errors, since clients are killed on purpose here."""
 
 
 class FakeEngine:
-    """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
+    """A server on its own port, which it keeps when it is restarted; after a restart, it has nothing loaded.
 
     `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error.
     While it `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`. Answers of
@@ -83,7 +83,7 @@ class FakeEngine:
         return self._server is not None
 
     def start(self) -> None:
-        """Comes up empty."""
+        """Starts without adapters."""
         self.clear()
         engine = self
 
@@ -135,7 +135,7 @@ class FakeEngine:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Dies, with all that it had."""
+        """Stops, and loses all adapters."""
         if self._server is not None:
             server, self._server = self._server, None
             server.shutdown()
@@ -162,7 +162,7 @@ class FakeEngine:
             assert self._has_changed.wait_for(lambda: self.under_way >= requests, 60)
 
     def receive(self, path: str, authorization: str | None) -> None:
-        """Whether anything is answered at all."""
+        """Whether the request is answered."""
         if self.is_starting:
             raise Broken(503, "Loading model")
         if self.key and path.startswith("/v1") and authorization != f"Bearer {self.key}":
@@ -181,7 +181,7 @@ class FakeEngine:
         raise Broken(405, "Method Not Allowed")
 
     def names(self) -> dict[str, str]:
-        """What it lists, and from where."""
+        """The listed names, and the paths of their adapters."""
         raise NotImplementedError
 
     def read(self, path: str) -> str:
@@ -231,13 +231,13 @@ class FakeVllm(FakeEngine):
     """The worker of Adaptry's plugin in it, if it has the plugin."""
 
     def hold(self, name: str) -> int:
-        """A long request begins."""
+        """Begins a long request."""
         number = self._names[name][1]
         self._held[number] = name
         return number
 
     def let_go(self, number: int) -> None:
-        """It ends."""
+        """Ends it."""
         self._held.pop(number, None)
 
     def clear(self) -> None:
@@ -322,8 +322,8 @@ class FakeVllm(FakeEngine):
 
 
 class FakeSglang(FakeEngine):
-    """SGLang 0.5.23: what was unloaded comes back with the next request that names it, from the path it
-    had.
+    """SGLang 0.5.23: an unloaded adapter is loaded again, from its former path, by the next request that
+    names it.
     """
 
     kind = "sglang"
@@ -498,8 +498,8 @@ class FakeLorax(FakeEngine):
 
 
 class FakeLlamaCpp(FakeEngine):
-    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say
-    otherwise.
+    """llama.cpp's server: the files with which it was started, by number, each with a scale that a request
+    can override.
     """
 
     kind = "llamacpp"
@@ -559,7 +559,7 @@ class FakeLlamaCpp(FakeEngine):
 
 
 class FakeDynamo(FakeEngine):
-    """The system port of a worker of Dynamo 1.6, as its documentation has it."""
+    """The system port of a worker of Dynamo 1.6, as documented."""
 
     kind = "dynamo"
 
@@ -578,7 +578,7 @@ class FakeDynamo(FakeEngine):
     def post(self, path: str, body: dict[str, Any]) -> Answer:
         name, uri = body["lora_name"], body["source"]["uri"]
         assert path == "/v1/loras" and uri.startswith("file:///")
-        if name not in self._loaded:  # else it is a success, and nothing is loaded
+        if name not in self._loaded:  # otherwise it reports success, and nothing is loaded
             self._loaded[name] = (uri.removeprefix("file://"), self.read(uri.removeprefix("file://")))
         return 200, {"status": "success", "lora_name": name, "lora_id": 1}
 

@@ -58,7 +58,7 @@ class Routes(BaseHTTPRequestHandler):
             self._tell(200, told)
         except LoraAdapterError as error:
             self._tell(STATUS.get(error.code, 400), {"error": str(error), "code": error.code})
-        except ValueError as error:  # a request that names what is not there
+        except ValueError as error:  # a request that names an unknown adapter
             self._tell(404, {"error": str(error)})
 
     def _done(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Routes(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """The test has the answers."""
+        """Writes no log: the test has the responses."""
 
 
 def main(base: str, portfile: str) -> None:

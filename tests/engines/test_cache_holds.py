@@ -13,7 +13,7 @@ from .conftest import PROD, Scene, settle
 
 
 def cleaned(scene: Scene, worker: str = "gpu-1") -> Cache:
-    """The worker's cache after someone else removed all that may go."""
+    """The worker's cache after another process removed everything that may be removed."""
     cache = Cache(scene.folder / "workers" / worker / "cache")
     cache.shrink(0)
     return cache

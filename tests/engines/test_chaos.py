@@ -49,16 +49,16 @@ from .fakes import FAKES, WEIGHTS, FakeEngine
 TONE = AdapterName.parse("acme/tone")
 ALIASES = ("prod", "staging")
 VERSIONS = 12
-SPARED = 3  # versions that are recalled at the very end, or not at all: aliases need somewhere to go
+SPARED = 3  # versions that are recalled last or never: aliases need a target
 TIMEOUT = 120.0
 
 
 class Died(BaseException):
-    """A worker's end; nothing in it can catch this."""
+    """The end of a worker, which no code in the worker can catch."""
 
 
 class Mortal(EngineClient):
-    """Says things to an engine until its worker dies, just before or just after the next of them."""
+    """Sends requests to an engine until its worker dies, just before or just after the next request."""
 
     def __init__(self, url: str, chance: random.Random) -> None:
         super().__init__(url)
@@ -75,7 +75,7 @@ class Mortal(EngineClient):
 
 
 class RegistryProcess:
-    """`adaptry serve`, which comes back under the same address."""
+    """`adaptry serve`, which can be restarted at the same address."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -83,7 +83,7 @@ class RegistryProcess:
         self.start()
 
     def start(self) -> None:
-        """Its port may still be held for a moment by who had it."""
+        """Starts it; for a moment, the previous process may still have the port."""
         for _ in range(5):
             command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(self._data)]
             self._process = WarmPython(
@@ -105,7 +105,7 @@ class RegistryProcess:
 
 
 class Worker(threading.Thread):
-    """Follows; when it dies, another process takes its place, with its files and nothing else."""
+    """A worker that follows; when it dies, another process replaces it, with only its files."""
 
     def __init__(self, name: str, engine: FakeEngine, url: str, token: str, folder: Path, seed: int) -> None:
         super().__init__(daemon=True)
@@ -132,7 +132,7 @@ class Worker(threading.Thread):
                 self._live(cache)
             except Died:
                 self.deaths += 1
-            except Unavailable:  # the registry was away when it was asked what the engine's base is
+            except Unavailable:  # the registry was down when it was asked for the engine's base
                 continue
             except Exception as error:  # noqa: BLE001  every error fails the test
                 self.failure = error
@@ -200,7 +200,7 @@ class Chaos:
         self.moves = self.crashes = 0
 
     def move(self) -> None:
-        """One alias to another version that may be used."""
+        """Moves one alias to another version that may be used."""
         alias = self.chance.choice(ALIASES)
         usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
         target = self.registry.versions.get(Ref(TONE, Number(self.chance.choice(usable))))
@@ -210,7 +210,7 @@ class Chaos:
         self.moves += 1
 
     def recall(self) -> None:
-        """The version that an alias is at, so that its name goes; or any other."""
+        """Recalls the version at which an alias points, so that its name is removed; or any other."""
         usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
         aliased = [one.number for one in self.registry.aliases.list(TONE) if one.number in usable]
         number = self.chance.choice(aliased or usable)
@@ -218,7 +218,7 @@ class Chaos:
         self.recalled.add(number)
 
     def crash(self) -> None:
-        """An engine, a worker, or now and then the registry."""
+        """Kills an engine, a worker or, sometimes, the registry."""
         self.crashes += 1
         victim = self.chance.choice(self.fleet)
         match self.chance.randrange(8):
@@ -232,7 +232,7 @@ class Chaos:
                 victim.die()
 
     def ask(self) -> None:
-        """A client's request to some engine, whatever comes of it."""
+        """Sends a client's request to some engine, whatever the outcome."""
         worker = self.chance.choice(self.fleet)
         with suppress(Unavailable):
             speaking = EngineClient(worker.engine.url)
@@ -241,7 +241,7 @@ class Chaos:
             )
 
     def settled(self) -> bool:
-        """Whether every engine serves what the aliases say, and every recall is acknowledged."""
+        """Whether every engine serves the aliases' versions, and every recall is acknowledged."""
         meant = {
             f"{TONE}@{one.alias}": one.digest.hex
             for one in self.registry.aliases.list(TONE)
@@ -258,7 +258,7 @@ class Chaos:
         )
 
     def dropped_at(self) -> dict[tuple[str, int], datetime]:
-        """When each worker was known to have dropped which version."""
+        """The times at which each worker was known to have dropped each version."""
         return {
             (one.worker, number): one.dropped_at
             for number in self.recalled
@@ -294,7 +294,7 @@ def survive(folder: Path, workers: int, moves: int, seed: int) -> None:
             if world.chance.random() < 6 / moves and len(world.recalled) < VERSIONS - SPARED:
                 world.recall()
         wait_for(world.settled, world)
-        world.recall()  # of what every engine has now
+        world.recall()  # of the versions that the engines have now
         wait_for(world.settled, world)
         for _ in range(20 * workers):
             world.ask()

@@ -145,7 +145,7 @@ class AdapterConfig:
         return saved, tuple(sorted({len(name) for name in saved}))
 
     def is_saved(self, path: str) -> bool:
-        """Whether `path`, or a module around it, ends with a name of `saved_modules`."""
+        """Whether `path`, or a module that contains it, ends with a name in `saved_modules`."""
         saved, lengths = self._saved
         ends = [place for place, character in enumerate(path) if character == "."] if saved else []
         return any(
@@ -182,7 +182,7 @@ class AdapterConfig:
     @property
     def token_indices(self) -> object:
         """The rows of embeddings that PEFT trains, as written: a list, a mapping of names to lists, or None.
-        Each method has its own field, and PEFT drops that of another.
+        Each method has its own field; PEFT drops the fields of other methods.
         """
         if self.peft_type == "TRAINABLE_TOKENS":
             return self.fields.get("token_indices")
@@ -219,9 +219,10 @@ class AdapterConfig:
 
     @cached_property
     def layer_patterns(self) -> Mapping[str, tuple[str, str]]:
-        """Items of `layers_pattern` that are not plain names, each with two patterns: of the modules in which
-        PEFT finds the item, and of those whose layer is also in `layers_to_transform`. PEFT takes the number
-        behind the item's first match, and none if another alternative of the item matches before it.
+        """Items of `layers_pattern` that are not plain names, each with two patterns: one for the modules in
+        which PEFT finds the item, and one for those whose layer is also in `layers_to_transform`. PEFT uses
+        the number after the item's first match, and no number if another alternative of the item matches
+        earlier.
         """
         items = [item for item in self.names("layers_pattern") if item and not _PLAIN_NAME.fullmatch(item)]
         listed = self.fields.get("layers_to_transform")

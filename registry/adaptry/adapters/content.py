@@ -95,7 +95,7 @@ class MemoryContent(Content):
 
 
 class FolderContent(Content):
-    """Files of a folder, each opened once and read at positions."""
+    """Files of a folder, each opened once and read by position."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder = folder

@@ -1,4 +1,6 @@
-"""Writes an adapter into a folder, completely or not at all; never overwrites files of anything else."""
+"""Writes an adapter into a folder, completely or not at all; never overwrites files that do not belong to an
+adapter.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ class InputFiles(Protocol):
     """Files from which a result is made: those of an adapter (`Content`) or of a base (`HfCheckpoint`)."""
 
     def check_unchanged(self) -> None:
-        """Raises `Invalid` if someone wrote to a file that was read."""
+        """Raises `Invalid` if a file was written to after it was read."""
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """The child process that matches patterns against names with `re`.
 
-`re` can run for hours on a short pattern, and holds the interpreter lock all the time. Here it runs in a
+`re` can run for hours on a short pattern, and holds the interpreter lock the whole time. Here it runs in a
 separate process, which its parent limits (`core.processes.bounded`). Standard library only.
 
 Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: one line per question, written
 at once: `=` and a bit for each name in hexadecimal, or `!` and the reason why the pattern is invalid. So even
-an answer that the limit cut off shows which questions were answered. The last line is `#` and the processor
-seconds used.
+an answer that was cut off by the limit shows which questions were answered. The last line is `#` and the
+processor seconds used.
 """
 
 from __future__ import annotations

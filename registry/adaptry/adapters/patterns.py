@@ -3,7 +3,7 @@
 PEFT passes `target_modules`, the keys of `rank_pattern` and so on to `re`, where a short pattern can run for
 hours and hold the interpreter lock. Here plain names are compared directly (`plain_patterns`). Patterns with
 the same meaning in RE2 are matched by RE2, if it is installed (`re2_patterns`), and all others by `re` in a
-child process (`pattern_process`). All patterns of an adapter together have one second of processor time. Only
+child process (`pattern_process`). All patterns of an adapter share one second of processor time. Only
 patterns without a result by then, and those that PEFT itself cannot compile, are refused.
 """
 
@@ -120,7 +120,7 @@ class PatternMatcher:
         return name in self._matched[query]
 
     def refusal(self, pattern: str, rule: str) -> str | None:
-        """Why `pattern` was refused after matching it with the prepared names; None if it was not.
+        """Why `pattern` was refused when it was matched with the prepared names; None if it was not refused.
 
         Raises `Unavailable`.
         """
@@ -159,7 +159,7 @@ class PatternMatcher:
         return list(found.values())
 
     def _answer(self, name: str | None = None) -> None:
-        """Matches all prepared names, and `name`, that were not matched yet."""
+        """Matches `name` and all prepared names, except those that have already been matched."""
         if name is not None and name in self._asked:
             return
         with self._lock:
@@ -177,7 +177,9 @@ class PatternMatcher:
             self._asked.update(names)
 
     def _by_re2(self, queries: list[PatternQuery], names: list[str]) -> list[PatternQuery]:
-        """Matches patterns with RE2 within a fraction of the time; returns the others."""
+        """Matches patterns with RE2 within a fraction of the time limit; returns those that it could not
+        match.
+        """
         left = []
         began = time.thread_time()
         for query in queries:

@@ -91,7 +91,7 @@ class PlainIndex:
         return True
 
     def numbers(self, name: str) -> Iterable[int]:
-        """The numbers of patterns that match the end of `name`, in no order."""
+        """The numbers of the patterns that match the end of `name`, in no particular order."""
         for end in dotted_suffixes(name):
             if end in self._exact:
                 yield from self._exact[end].values()

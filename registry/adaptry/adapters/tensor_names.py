@@ -65,8 +65,8 @@ def is_input_embedding(path: str) -> bool:
 
 
 def is_stack_copy(path: str, tensor: str) -> bool:
-    """Whether the module at `path` is the embedding of an encoder or decoder that is tied to `tensor`, the
-    shared one of T5's and BART's relatives, or ProphetNet's.
+    """Whether the module at `path` is the embedding of an encoder or decoder that is tied to `tensor`: the
+    shared embedding of T5's and BART's relatives, or ProphetNet's.
     """
     *_, stack, name = ("", *path.split("."))
     if tensor.endswith("shared.weight"):
@@ -97,8 +97,8 @@ def input_embedding(names: Iterable[str]) -> str | None:
 def normalised(names: Iterable[str]) -> Mapping[str, str]:
     """Each name without the task model's prefix and in its current spelling.
 
-    Leading parts that all weights except the heads share (`model`, `transformer`, `bert`) are dropped
-    repeatedly: `GPT2Model` and `GPT2LMHeadModel` write the same weights without and with them.
+    Leading parts that all weights share, except those of the heads (`model`, `transformer`, `bert`) are
+    dropped repeatedly: `GPT2Model` and `GPT2LMHeadModel` write the same weights without and with them.
     """
     names = list(names)
     modern = {name: _modern(name) for name in names}

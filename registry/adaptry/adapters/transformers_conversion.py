@@ -205,7 +205,7 @@ _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
 def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
-    """Every tensor as in memory. Separately stored experts are fused if all are present and have equal
+    """Every tensor as it is in memory. Separately stored experts are fused if all are present and have equal
     shapes.
     """
     experts: dict[str, dict[str, dict[int, str]]] = {}

@@ -26,8 +26,8 @@ class ModuleStatistics(_Figures):
 
     `norm` is ‖Δ‖ (Frobenius). `singular_values` are the largest, descending; the first is the spectral norm.
     `effective_rank` is exp(−Σ p ln p) with p = σ / Σσ over all singular values (Roy and Vetterli, 2007); it
-    is None if Δ is 0, or if not all singular values were computed, as of a large Δ without factors. `rank` is
-    that of the factors, or the largest that the method allows. A fused parameter counts as one matrix with
+    is None if Δ is 0, or if not all singular values were computed, as for a large Δ without factors. `rank`
+    is that of the factors, or the largest that the method allows. A fused parameter counts as one matrix with
     its experts' matrices on the diagonal.
     """
 

@@ -21,7 +21,7 @@ _WORTH_THREADS = 1 << 20  # bytes
 
 
 def weights_digest(tensors: Mapping[str, TensorInfo], read: ReadAt) -> Digest:
-    """Reads every tensor once, on all cores if that pays off (hashlib releases the interpreter lock)."""
+    """Reads every tensor once, on all cores if that is faster (hashlib releases the interpreter lock)."""
     if sum(info.size for info in tensors.values()) < _WORTH_THREADS:
         return combine_digests(tensors, {name: _tensor_digest(info, read) for name, info in tensors.items()})
     digests: dict[str, str] = {}

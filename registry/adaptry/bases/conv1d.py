@@ -61,8 +61,8 @@ class LinearClasses:
 
     @cached_property
     def _by_name(self) -> Mapping[str, frozenset[bool]]:
-        """By the last part of a module's name: whether such modules are a `Conv1D`, for those whose
-        parameters determine it.
+        """Whether modules are a `Conv1D`, by the last part of their names; only for modules whose parameters
+        determine it.
         """
         found: dict[str, set[bool]] = {}
         for name in self._names:

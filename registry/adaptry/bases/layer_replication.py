@@ -39,8 +39,9 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
 
 
 def unknown_stack(paths: Iterable[str], tensors: Iterable[str]) -> str | None:
-    """The first stack of layers around the modules at `paths` that PEFT does not find in a model, if any: it
-    raises a ValueError. If no module is inside a layer, the stacks are those of the base's `tensors`.
+    """The first stack of layers that contains modules at `paths` and that PEFT does not find in a model, if
+    any; PEFT then raises a ValueError. If no module is inside a layer, the stacks are those of the base's
+    `tensors`.
     """
     stacks = _stacks(paths) or _stacks(tensors)
     return _unknown(stacks) if stacks else "this base"

@@ -199,7 +199,9 @@ def body_attribute(model_type: str) -> str:
 
 
 def is_known_type(model_type: str) -> bool:
-    """Whether the tables above have this type of transformers 5.24; they lack types without a head."""
+    """Whether the tables above have this type of transformers 5.24; they lack types that have no model with a
+    head.
+    """
     return bool(body_attribute(model_type)) or converts_adapters(model_type)
 
 
@@ -221,7 +223,7 @@ def expert_family(model_type: str) -> str:
 
 
 def cannot_generate(model_type: str, task: str | None) -> bool:
-    """Whether no class of this type has `prepare_inputs_for_generation`, which PEFT's class for the task
-    reads when it is made.
+    """Whether no class of this type has `prepare_inputs_for_generation`, which the constructor of PEFT's
+    class for the task reads.
     """
     return task in _GENERATING_TASKS and model_type in _NEVER_GENERATING

@@ -171,7 +171,7 @@ def orientation_of(
     module: ModuleSpec, path: str, shape: tuple[int, ...], classes: LinearClasses
 ) -> Orientation | None:
     """How the weight of the plain module at `path` of the base is stored: by the module's class, since PEFT
-    refuses factors for the transposed weight. None if nothing shows it.
+    refuses factors for the transposed weight. None if the class is unknown.
     """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
@@ -220,7 +220,9 @@ def _place_module(
 def _place_parameter(
     module: ModuleSpec, path: str, names: ParameterNames
 ) -> list[TargetTensor] | MissingReason:
-    """Adapters name the module of a 3-D parameter, and not the parameter, which shape or config identify."""
+    """Adapters name the module of a 3-D parameter and not the parameter itself, which shape or config
+    identifies.
+    """
     for parameter in filter(None, (module.parameter, "weight")):
         direct = names.find(f"{path}.{parameter}")
         if direct.tensor:

@@ -50,7 +50,7 @@ WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "
 
 @dataclass(frozen=True, slots=True)
 class MissingReason:
-    """Why there is no tensor: a kind, for decisions, and a text, which ends a sentence."""
+    """Why no tensor was found: a kind, on which code can act, and a text that ends a sentence."""
 
     kind: WhyMissing
     text: str
@@ -106,7 +106,7 @@ class ParameterNames:
             and (is_stack_copy(path, embedding) or (self._is_tied and self._is_head(path)))
         ):
             return LookupResult(self.tensors[embedding], tied=True)
-        around = f"{path.rpartition('.')[0]}.bias"  # a tied head's bias is tied to this
+        around = f"{path.rpartition('.')[0]}.bias"  # a tied head's bias is tied to this parameter
         is_tied = self._is_tied or path.startswith("decoder.")  # whose own config says so
         if end == "bias" and is_tied and around in self.tensors and self._is_head(path):
             return LookupResult(self.tensors[around])

@@ -56,9 +56,9 @@ _STACKS = ("encoder", "decoder", "text_encoder", "text_decoder")
 def tied_weights(
     parameters: Mapping[str, tuple[int, ...] | None], facts: Mapping[str, Any], *, has_head: bool
 ) -> dict[str, tuple[int, ...]]:
-    """The names in memory, each with the embedding's shape. `parameters` are those that are known, a tied
-    head with None for its shape. `facts` are the base's (`Any`: JSON); `has_head`: whether the model is
-    loaded with its head.
+    """The names in memory, each with the embedding's shape. `parameters` are the known ones; a tied head has
+    None as its shape. `facts` are the base's (`Any`: JSON); `has_head`: whether the model is loaded with its
+    head.
     """
     shapes = {name: shape for name, shape in parameters.items() if shape is not None}
     own = OWN_EMBEDDINGS.get(str(facts.get("model_type") or ""))

@@ -1,7 +1,8 @@
 """Finds modules of HRA whose vectors cancel in pairs, as PEFT draws them before training.
 
 Each reflection is then followed by the same one, and two equal reflections are the identity. Only bytes are
-compared. The vectors of a trained module differ in the first two elements, so nothing more of it is read.
+compared. The vectors of a trained module already differ in their first elements, so nothing more of it is
+read.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ def _saved_inside_layers(config: AdapterConfig, spec: Spec) -> Iterator[Finding]
         return
     from adaptry.checks.inner_modules import saved_inner_module  # few adapters save modules
 
-    whole = ["*"] if spec.shared else []  # a file that names no modules means all of them
+    whole = ["*"] if spec.shared else []  # a file that names no modules applies to all of them
     paths = [module.path for module in spec.modules] or whole
     inner = saved_inner_module(spec.method, config.saved_modules, paths)
     if inner is not None:

@@ -143,7 +143,7 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 def _unused_patterns(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     """PEFT matches the keys with names in the model, which may be newer than those in the file. Experts are
-    left out: it adapts them under other names.
+    left out, since PEFT adapts them under other names.
     """
     names = {module.name for module in spec.modules}
     has_experts = any(module.kind == "parameter" or ".experts." in module.name for module in spec.modules)

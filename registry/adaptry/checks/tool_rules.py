@@ -84,7 +84,7 @@ def _of_mlx(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
 
 def _not_prepared_by_mlx(adapter: Adapter, keys: object) -> Iterator[Finding]:
     """mlx-lm adapts the modules `keys` of the last `num_layers` layers (0 or less: of all), and those whose
-    whole path is in `keys`. It refuses a file with tensors of others.
+    whole path is in `keys`. It refuses a file with tensors of other modules.
     """
     paths = [module.path for module in adapter.spec.modules]
     found = {path: match for path in paths if (match := _MLX_LAYER.fullmatch(path))}

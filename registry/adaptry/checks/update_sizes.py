@@ -52,8 +52,8 @@ def size_findings(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> Iterat
 def may_be_negligible(
     names: Iterable[str], tensors: Mapping[str, TensorStatistics], scale: float = 1.0
 ) -> bool:
-    """Whether the norms of an update's tensors leave this possible. Most rule it out, and this takes less
-    time than `is_negligible`.
+    """Whether the update may be negligible, judged by its tensors' norms alone. For most updates the answer
+    is no, and it takes less time than `is_negligible`.
     """
     bound = abs(scale)
     for name in names:

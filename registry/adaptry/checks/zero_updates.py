@@ -1,7 +1,7 @@
 """Whether all updates of an adapter are zero, found by reading as little of its weights as possible.
 
-`checks.weights` reads every tensor. Here, the first kilobytes of a factor show that it is not zero, and a
-single module that changes something settles it, so thousands of adapters can be scanned.
+`checks.weights` reads every tensor. Here, the first kilobytes of a factor show that it is not zero, and the
+search ends at the first module that changes something, so thousands of adapters can be scanned.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _constant_value(adapter: Adapter, name: str) -> int | None:
 
 
 def _value_of(data: bytes, one: bytes | None) -> int | None:
-    """The value that all numbers in these bytes of a tensor have, 0 or 1; None if there is none, or no
-    bytes.
+    """The value, 0 or 1, of all numbers in these bytes of a tensor; None if they have no such value, or there
+    are no bytes.
     """
     if data and not any(data):
         return 0

@@ -1,4 +1,4 @@
-"""Whether jobs on this machine can use the accelerators that a runner offers.
+"""Tests whether jobs on this machine can use the accelerators that a runner offers.
 
 `python -m adaptry.jobs.devices DEVICE...` tries them in a process of its own: a runner that initialised CUDA
 itself would hold memory of the GPU while it waits, and its forks could no longer use CUDA.

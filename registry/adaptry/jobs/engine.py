@@ -117,7 +117,7 @@ class WorkflowEngine:
         self._wakeup.wake()
 
     def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
-        """Jobs whose workflows the engine gave up; they would otherwise never end."""
+        """Jobs whose workflows the engine has given up on; they would otherwise never end."""
         with _database_errors():
             given_up = DBOS.list_workflows(
                 name="job", status=_FAILED_STATES, load_input=False, load_output=False
@@ -139,7 +139,7 @@ class WorkflowEngine:
             stuck, self._idle_before = (
                 idle & self._idle_before,
                 idle,
-            )  # a job that was only now assigned is left out
+            )  # a job assigned a moment ago is left out
             lost = [
                 each
                 for each in pending
@@ -150,7 +150,7 @@ class WorkflowEngine:
         return len(lost)
 
     def purge(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
-        """Deletes the records of workflows that ended before `before`, whose jobs are `unknown`."""
+        """Deletes the records of workflows that ended before `before` and whose jobs `unknown` returns."""
         kept = 0
         while True:
             with _database_errors():

@@ -2,8 +2,8 @@
 
 It imports the modules that steps need, and forks for each request on its standard input, a Unix socket: a new
 interpreter would need a second for imports that a fork already has, and three with torch (`--torch`). It runs
-no step itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one,
-and ends it before a fork). It ends with the runner.
+no step itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has
+threads, and ends them before a fork). It ends with the runner.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _import_libraries(with_torch: bool) -> None:
     if all(importlib.util.find_spec(library) for library in ("llvmlite", "numpy")):
         from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 
-        with suppress(Exception):  # a merge tries again, and reports it
+        with suppress(Exception):  # a merge tries again, and reports the problem
             LlvmKernel.prepare(KernelWeight("BF16", "BF16", 1, 1), None)
     if with_torch and importlib.util.find_spec("torch"):  # without it, the step raises `MissingDependency`
         for name in _TORCH_MODULES:

@@ -52,8 +52,8 @@ _ONE_PIECE_LIMIT = 4 << 30
 additional piece adds 0.2 seconds.
 """
 _ALL_FILES = "piece-all"
-_PROCESS_OVERHEAD = 1 << 30  # bytes that a process with torch in it takes before it computes anything
-_COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
+_PROCESS_OVERHEAD = 1 << 30  # bytes that a process with torch takes before it computes anything
+_COPIES = 4  # maximum number of float32 copies of a tensor that is computed as a whole
 
 
 def start(task: MergeTask, context: JobContext) -> StepResult:

@@ -38,8 +38,8 @@ def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> t
 
 
 def next_of_each_namespace(jobs: Iterable[UnfinishedJob], maximum: int) -> Iterator[UnfinishedJob]:
-    """The first `maximum` jobs of each namespace in each queue, in the same order. (Those that wait for
-    a runner of another kind delay no others.)
+    """The first `maximum` jobs of each namespace in each queue, in the same order. (Jobs that wait for a
+    runner of another kind do not delay others.)
     """
     found: Counter[tuple[str, str]] = Counter()
     for job in jobs:

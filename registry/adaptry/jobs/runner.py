@@ -58,7 +58,7 @@ often.
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """`devices` are the accelerators that it can use in addition to the CPU. After `lease` seconds without a
-    heartbeat, other runners take its work over; every `poll` seconds it looks for work (None: `POLL_SQLITE`
+    heartbeat, other runners take over its work; every `poll` seconds it looks for work (None: `POLL_SQLITE`
     or `POLL_POSTGRESQL`). With `once` it ends when no job is open. Jobs that ended longer than `keep` ago are
     purged by any runner.
 

@@ -206,7 +206,7 @@ class StepRunner:
             return None
         if outcome.code == ProtocolMismatch.code and (newer := self._newer_database()):
             self.newer_database = newer
-            threading.Event().wait()  # a runner of the new version takes the step over from this one
+            threading.Event().wait()  # a runner of the new version takes over the step from this one
         return (
             _Failure(outcome, _MAX_ATTEMPTS, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
         )

@@ -59,7 +59,7 @@ def _open(context: JobContext, text: str) -> tuple[Digest, ParentAdapter]:
 
 
 def _measured(context: JobContext, digest: Digest, parent: ParentAdapter) -> tuple[AdapterUpdates, bool]:
-    """The adapter's updates, with its statistics stored; and whether they were not stored before."""
+    """The adapter's updates, after storing its statistics; and whether the statistics are new."""
     from adaptry.compute.comparison.statistics import measure_statistics
     from adaptry.compute.comparison.updates import open_updates
 

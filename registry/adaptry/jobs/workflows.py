@@ -119,7 +119,7 @@ class Workflows:
                 try:
                     return do(id, step, memory)
                 finally:
-                    self.wake()  # a waiting step can take this one's slot
+                    self.wake()  # a waiting step can take the slot of this one
 
         @DBOS.workflow(name="job")
         def job(id: str, attempt: int) -> None:

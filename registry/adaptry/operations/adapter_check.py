@@ -55,7 +55,7 @@ class CheckResult:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings that do not depend on engines, the worst first."""
+        """The findings that do not depend on engines, most serious first."""
         return self.report.findings
 
     @property
@@ -144,7 +144,7 @@ def check_adapter(
 def _opened(
     connected: RegistryOpener, source: ParentSource, base: BaseToCheck | None, runtimes: Sequence[Runtime]
 ) -> OpenedAdapter:
-    """The adapter; a GGUF file in PEFT's layout, for which the base is needed."""
+    """The adapter; a GGUF file is opened in PEFT's layout, which requires the base."""
     if isinstance(source, Path):
         gguf = open_gguf(source, lambda: base.record if base else None)
         if gguf is not None:
@@ -202,7 +202,7 @@ def _with_example(
 
 
 def _with_push(report: CheckReport, opened: OpenedAdapter) -> CheckReport:
-    """The report of a folder. If its base is unknown, the remedy is a push that names the base."""
+    """The report of a folder. If the adapter's base is unknown, the remedy is a push that names the base."""
     from adaptry.checks import unknown_base
 
     content = opened.adapter.content
@@ -248,7 +248,7 @@ def _registered_base(connected: RegistryOpener, name: str) -> BaseRecord | None:
     bases = connected().bases
     try:
         return bases.record(bases.get(name).id)
-    except (NotFound, Invalid, Conflict):  # no such base, not a name that a base can have, or ambiguous
+    except (NotFound, Invalid, Conflict):  # an unknown, invalid or ambiguous name
         return None
 
 
@@ -262,7 +262,7 @@ def _with_weights(
     report: CheckReport,
     progress: Progress,
 ) -> CheckReport:
-    """The report with the findings about weights: those that the version has, or new ones. To read a
+    """The report with the findings about weights: those stored with the version, or new ones. To read a
     version's weights, they are fetched into the cache once.
     """
     from adaptry.checks import sort_findings

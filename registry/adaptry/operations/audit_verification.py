@@ -3,7 +3,7 @@ checkpoint.
 
 Every entry's line must have the hash that it was sealed with, and the hashes must give the root of every
 signed checkpoint. With a checkpoint that was kept elsewhere, even an attacker with the registry and its key
-cannot rewrite what it covers.
+cannot rewrite the entries that it covers.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ class _Check:
             )
 
     def require_nothing_beyond(self, audit: AuditLog) -> None:
-        """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed meanwhile,
-        but a checkpoint soon covers them.
+        """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed during the
+        verification, but a checkpoint soon covers them.
         """
         for entry in audit.sealed(self._peaks.size).items:
             newest = audit.checkpoint()

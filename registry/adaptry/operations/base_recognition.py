@@ -1,7 +1,7 @@
 """Determines the base that a push claims: the base that the caller names, else the base in the adapter's
 config.
 
-The claim is by content if the weights are on this machine or the registry knows the base, else by name. A
+The base is claimed by content if its weights are on this machine or the registry knows it, else by name. A
 claim by content has only the id: names of bases change, and the same folder must stay the same revision. A
 claim never contains a path, which has no meaning on another machine.
 """
@@ -73,8 +73,8 @@ class RecognisedBase:
 
 @dataclass(slots=True)
 class BaseRecogniser:
-    """Recognises bases by content. A folder is read only once, at the start of a training, so later changes
-    of the folder do not matter.
+    """Recognises bases by content. A folder is read only once, at the start of a training run, so later
+    changes to the folder do not matter.
     """
 
     bases: Bases
@@ -125,16 +125,16 @@ class BaseRecogniser:
         return found
 
     def _base_of_config(self, adapter: Adapter, given: RecognisedBase) -> RecognisedBase | None:
-        """The base in the folder that the config names, None if it leads to none or to several. Raises
-        `CheckFailed` if it is a different model than the given one: nothing else shows this mistake, since
-        models of one family have equal shapes. A config with the name of another registered base is a finding
-        (`base_name_differs`).
+        """The base in the folder that the config names; None if the path leads to no base or to several.
+        Raises `CheckFailed` if it is a different model than the given one: nothing else shows this mistake,
+        since models of one family have equal shapes. A config with the name of another registered base is a
+        finding (`base_name_differs`).
         """
         from adaptry.bases.fingerprinting.match import match_bases
 
         try:
             own = self.trained_on(adapter)
-        except Conflict:  # its path leads to several bases, so the caller names one
+        except Conflict:  # its path leads to several bases, so the caller must name one
             return None
         base = self._record_of(given) if own.folder else None
         if own.record is None or base is None:
@@ -190,7 +190,8 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
 
 def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
     """The base in the local folder that the config of an adapter in a folder names, for comparison with the
-    `given` base. None if there is no such folder, if it is the given one, or if the path leads to several.
+    `given` base. None if there is no such folder, if its base is the given one, or if the path leads to
+    several.
     """
     written = adapter.config.base_name
     if written is None or not _folder_of(adapter):
@@ -290,8 +291,8 @@ def _folder_of(adapter: Adapter) -> tuple[Path, ...]:
 def _checkpoints(
     written: str, near: Iterable[Path], records: dict[Path, BaseRecord]
 ) -> dict[Path, BaseRecord]:
-    """Each possible folder of the path with a complete checkpoint, with its record; `records` are those that
-    were read before.
+    """Each possible folder for the path that has a complete checkpoint, with its record; `records` are those
+    that were read before.
     """
     found: dict[Path, BaseRecord] = {}
     for place in _candidate_folders(written, near):
@@ -304,7 +305,7 @@ def _checkpoints(
 
 
 def _only_model(found: Mapping[Path, BaseRecord], written: str) -> tuple[Path, BaseRecord]:
-    """The first folder. Raises `Conflict` if another has another model."""
+    """The first folder. Raises `Conflict` if another folder has a different model."""
     if len({record.id for record in found.values()}) > 1:
         raise Conflict(
             f"its config names the base {written!r}, but these folders have different bases:"

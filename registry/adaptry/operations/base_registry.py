@@ -78,7 +78,9 @@ def register_base(
 
 
 def find_matches(bases: Bases, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...]:
-    """The known bases that a folder matches: the same, a copy, or the same shapes; best match first."""
+    """The known bases that a folder matches: the same base, a copy of it, or one with the same shapes; best
+    match first.
+    """
     return find_record_matches(bases, fingerprint(checkpoint))
 
 
@@ -134,15 +136,13 @@ def open_base(
 
 
 def folders_of(base: Digest, cache: Path | None = None) -> tuple[Path, ...]:
-    """Possible folders of a base on this machine: recorded ones, and last the cache of stored weights."""
+    """Possible folders of a base on this machine: recorded ones, then the cache of stored weights."""
     cache = cache or _cache()
     return (*find_paths(cache, base), cache / "bases" / base.hex)
 
 
 def _candidates(bases: Bases, record: BaseRecord) -> Iterator[BaseInfo]:
-    """The bases with the same shapes, and those of which it may be a quantised copy, which has other
-    shapes.
-    """
+    """The bases with the same shapes, and those of which it may be a quantised copy (with other shapes)."""
     seen: set[Digest] = set()
     for info in bases.of_architecture(record.architecture):
         seen.add(info.id)
@@ -160,7 +160,7 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
         checkpoint = open_checkpoint(folder)
         return checkpoint if fingerprint(checkpoint).id == base else None
     except (AdaptryError, OSError):
-        return None  # gone, moved, overwritten, or of another user: the caller handles this
+        return None  # gone, moved, overwritten, or another user's: the caller handles this
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
@@ -194,7 +194,7 @@ def _upload(
 ) -> tuple[FileEntry, ...]:
     """Uploads every file of the base that the registry lacks."""
     from adaptry.operations.transfer import (
-        upload,  # it imports network modules, and most callers store nothing
+        upload,  # imported here, since it imports network modules, and most callers store nothing
     )
 
     names = [*checkpoint.shards, *(path.name for path in side_files(checkpoint.folder))]

@@ -34,9 +34,9 @@ def open_parents(
 ) -> list[ParentAdapter]:
     """The adapters, in the order of `sources`, which are pairs of a source and its label (None: its own).
 
-    `base` is that of adapters whose base the registry does not know. Without it, their own is used if it is
-    certain, and `note` receives it as a sentence. Raises the errors of `open_parent` and `find_base`, and
-    `CheckFailed` if an adapter needs a base and has none.
+    `base` is the base of adapters whose base the registry does not know. Without it, their own base is used
+    if it is certain, and `note` receives a sentence about it. Raises the errors of `open_parent` and
+    `find_base`, and `CheckFailed` if an adapter needs a base and has none.
     """
 
     @functools.cache

@@ -47,7 +47,7 @@ def derive(
     """Pushes `lazy_adapter` as a version of `name`. If it is an approximation, the kept share of energy is
     logged as a metric.
 
-    Raises what writing and `push` raise; a failure leaves nothing behind.
+    Raises the errors of writing and of `push`; a failure leaves nothing behind.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         outcome = write_adapter_into(lazy_adapter, Path(folder), progress)

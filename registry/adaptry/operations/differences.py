@@ -97,7 +97,7 @@ def _of_configs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, s
 
 
 def _is_set(config: Mapping[str, Any], key: str) -> bool:
-    """Whether the option is on: PEFT writes every option, other tools only those that they set."""
+    """Whether the option is on: PEFT writes every option; other tools write only those that they set."""
     return config.get(key) not in (None, False, [], {})
 
 

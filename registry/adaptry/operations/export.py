@@ -111,7 +111,7 @@ def write_export(
 ) -> ExportOutput:
     """Writes `parent` for an engine or in a format: into a folder, or as a version in PEFT's format.
 
-    Raises as `export` or `derive_for_runtime`, and `Invalid` for another format as a version.
+    Raises the errors of `export` or `derive_for_runtime`, and `Invalid` for a version in another format.
     """
     if isinstance(place, Path):
         made = export(parent, place, setting, runtime=runtime, format=format)
@@ -154,7 +154,7 @@ def derive_for_runtime(
     """`parent` repaired for `runtime`, as a version of `name` with parent, recipe and error.
 
     Raises `CheckFailed` if it must be merged (a checkpoint cannot be a version of an adapter) or needs no
-    repair, and what repairing and deriving raise.
+    repair, and the errors of repairing and deriving.
     """
     with prepare_export(parent, setting, runtime=runtime, format=None) as found:
         made = found.repaired

@@ -39,11 +39,11 @@ _SAMPLE = 4096
 class ScannedAdapter:
     """One adapter of a tree. `error` is the reason why it cannot be read; then nothing else is known.
 
-    `path` is its folder, or its file if that has a name that the user chose, and `modified` when that was
-    changed (seconds since 1970). `is_main`: in a Hugging Face cache, it is the commit of `main`. `format` is
-    `peft`, `kohya`, `diffusers`, `mlx`, `adapterhub`, `torchtune` or `gguf`. `parameters` is the number of
+    `path` is its folder, or its file if the user chose the file's name, and `modified` is the time of its
+    last change (seconds since 1970). `is_main`: in a Hugging Face cache, it is the commit of `main`. `format`
+    is `peft`, `kohya`, `diffusers`, `mlx`, `adapterhub`, `torchtune` or `gguf`. `parameters` is the number of
     elements, in `size` bytes; `replaced` is how many weights of the base it replaces (`modules_to_save`,
-    biases). `updates_are_zero`: whether no module has an update, as before the first step of a training.
+    biases). `updates_are_zero`: whether no module has an update, as before the first step of training.
     `same_weights_as` is the first adapter of the tree with the same weights, if there is another;
     `has_same_config` is whether its config is the same too.
     """
@@ -152,7 +152,7 @@ def _content(place: AdapterLocation) -> FolderContent:
 
 
 def _open(root: Path, place: AdapterLocation) -> _SampledAdapter | None:
-    """The adapter there; None for a file of weights that is not an adapter."""
+    """The adapter in that place; None for a file of weights that is not an adapter."""
     parts = place.folder.relative_to(root).parts
     run_place = locate_in_run(list(parts), place.file)
     row = ScannedAdapter(place.path, run_place, _modified(place.path), _is_main(place.folder))

@@ -2,7 +2,7 @@
 enough.
 
 It is certain for a version if the registry compared the two, or a folder here has the declared fingerprint.
-An adapter in a folder has no recorded fingerprint; its base is the one that a push of it would claim: the
+An adapter in a folder has no recorded fingerprint; its base is the one that a push would claim: the
 model in the folder that its config names, else the registered base with that name, whose fingerprint the
 weights must have (docs/decisions/114).
 """
@@ -72,7 +72,9 @@ class KnownBase:
 
     @property
     def argument(self) -> str:
-        """The key, or the id if the name is also that of a file here, which callers would refuse."""
+        """The key; or the id, if the name is also that of a file here, since callers would refuse the
+        name.
+        """
         return str(self.id) if not is_folder(self.key) and Path(self.key).exists() else self.key
 
 
@@ -91,7 +93,7 @@ def find_common_base(connected: RegistryOpener, sources: Sequence[ParentSource])
 
 def find_known_base(connected: RegistryOpener, source: ParentSource) -> KnownBase:
     """The base of an adapter. Raises `NotFound`, with the places that were searched and a remedy, if it is
-    not certain, and what opening the adapter raises.
+    not certain, and the errors of opening the adapter.
     """
     from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
 
@@ -241,7 +243,7 @@ def _named_folders(adapter: Adapter, name: str) -> tuple[Path, ...]:
 
 
 def _hint_of_copy(name: str | None) -> str:
-    """The argument for a copy in the Hub's cache, which a caller may know to be the right one."""
+    """The argument that selects a copy in the Hub's cache, for callers who know that it is the right one."""
     copies = hub_snapshots(name) if name else ()
     if not copies:
         return ""

@@ -124,7 +124,7 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 @dataclass
 class _Traversal:
-    """One traversal of revisions: each is read and expanded once, and at most `remaining` of them."""
+    """One traversal of revisions: each is read and expanded once, at most `remaining` in total."""
 
     registry: Registry
     related: _Related

@@ -16,8 +16,8 @@ def find_lost_updates(
     adapter: Adapter, base: BaseRecord | None, given: Path | str | None
 ) -> tuple[Finding, ...]:
     """The finding `lost_in_merge`, if there is one. Empty if the weights of `base` are neither in the folder
-    `given` nor in a recorded one, or if the adapter cannot be merged. Reads a block of rows of at most 128
-    weights.
+    `given` nor in a recorded one, or if the adapter cannot be merged. Reads one block of rows from each of at
+    most 128 weights.
     """
     checkpoint = next(local_checkpoints(base, given), None) if base else None
     if checkpoint is None:

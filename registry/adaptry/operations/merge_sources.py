@@ -29,8 +29,8 @@ from adaptry.operations.sources import (
 
 @dataclass(frozen=True, slots=True)
 class OpenedMerge:
-    """The base, the adapters in the order of the recipe, and, if the base is the original of the named one,
-    how it was found.
+    """The base, the adapters in the order of the recipe, and the evidence if the base is the original of the
+    named one.
     """
 
     checkpoint: HfCheckpoint
@@ -68,7 +68,7 @@ def open_merge(
 
 
 def _base(connected: RegistryOpener, recipe: MergeRecipe, progress: Progress) -> tuple[HfCheckpoint, str]:
-    """The base to merge into, with its weights, and how it was found if it is the named one's original."""
+    """The base to merge into, with its weights, and the evidence if it is the original of the named one."""
     base = recipe.base
     checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=progress)
     if recipe.base_copy == "original" and open_logical_view(checkpoint).packed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptry.registry.interface import Registry
 
 _PAGE = 200
-_BASES = ("base", "key")  # arguments that name a base
+_BASES = ("base", "key")  # the names of arguments that name a base
 
 
 def suggestion_for(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:

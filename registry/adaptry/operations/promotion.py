@@ -124,8 +124,8 @@ def _withdrawn(
     earlier: Iterator[Event],
     maximum: int | None,
 ) -> str:
-    """Why an alias cannot go back to a version, and the version to move it to instead: the last one before
-    that the alias was at, else the newest active one with a smaller number.
+    """Why an alias cannot go back to a version, and the version to move it to instead: the last usable one
+    before that at which the alias pointed, else the newest active one with a smaller number.
     """
     sentence = f"{version.label}, where {alias} was before, is {version.state}"
     good = next(_usable_targets(versions, name, earlier), None) or next(
@@ -145,7 +145,7 @@ def _withdrawn(
 
 
 def _usable_targets(versions: Versions, name: AdapterName, moves: Iterator[Event]) -> Iterator[VersionInfo]:
-    """The versions that an alias was at, the latest first, as far as it may still point at them."""
+    """The versions at which an alias has pointed and may still point, latest first."""
     for move in moves:
         if "was" in move.detail:
             version = versions.get(Ref.of_revision(name, Digest.parse(move.detail["was"])))

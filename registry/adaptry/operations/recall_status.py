@@ -2,8 +2,8 @@
 
 A worker counts as having dropped the version only after it has proved this (files removed, engine refuses
 it). A worker that has only unloaded it may load it again while the files exist. The state is unknown while
-the worker does not report, or its engine does not answer. A worker that a person declared gone does not keep
-the recall open, but proves nothing.
+the worker does not report, or its engine does not answer. A worker that a person declared gone no longer
+keeps the recall open, but proves nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RecallOutcome = Literal["dropped", "unloaded", "serving", "unknown", "gone"]
 
 
 class WorkerRecallStatus(Value):
-    """The outcome of a recall for a worker and a name; `at` is the time since when it holds, if known.
+    """The outcome of a recall for a worker and a name; `at` is the time since which it holds, if known.
 
     `last` is the worker's last report about the version, at `reported_at` or, if its engine is not answering,
     earlier; `gone` is set for the outcome `gone`.

@@ -55,7 +55,7 @@ _TRANSLATED = ("operation", "inputs", "modules", "whole_weights")
 
 def _source(registry: Registry, number: int, entry: Json) -> str:
     """The source by which a recipe names this input: any of its names, with its digest. Raises `NotFound`,
-    `Unsupported`, and `ValueError` if the entry is not ours.
+    `Unsupported`, and `ValueError` if the entry is not one of ours.
     """
     if "revision" not in entry:
         raise Unsupported(

@@ -1,4 +1,4 @@
-"""Finds results files in a folder, and the sample files of each.
+"""Finds results files in a folder, and the samples files of each.
 
 It reads only names and the head of a README, since every push calls it.
 """

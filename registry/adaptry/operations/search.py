@@ -1,4 +1,4 @@
-"""Searching for versions: pages read up to a limit, as one value."""
+"""Searches for versions: reads pages up to a limit, and returns them as one value."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def open_parent(
     """Opens an adapter for computing, with its weights on this machine. Warns if the version is not active.
 
     `label` is the name of a folder in messages (by default its path). `gguf_base` is the base of a GGUF file,
-    which its names require; without it, GGUF files are not searched. Raises `NotFound`, `Withdrawn`,
+    which its names require; without it, GGUF files are not considered. Raises `NotFound`, `Withdrawn`,
     `Invalid…`.
     """
     if isinstance(source, Adapter):
@@ -121,7 +121,7 @@ def open_parent(
 
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
-    """Returns `parent` with the base that the path in its config leads to, if a caller gives a base and the
+    """Returns `parent` with the base to which the path in its config leads, if a caller gives a base and the
     adapter's own base is unknown. Models of one family have equal shapes, so only a comparison shows that the
     given base is a different one. A path in the config of a version belongs to the machine that pushed it,
     and is not looked up here.

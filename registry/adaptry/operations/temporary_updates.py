@@ -29,7 +29,7 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
     """The updates of a version, readable inside the block.
 
     Headers are checked first, remotely, to avoid useless downloads. Raises `Unsupported`, `CheckFailed` if
-    they are not sums of factors, and what reading a registry raises.
+    they are not sums of factors, and the errors of reading a registry.
     """
     detail = registry.versions.detail(version.revision_ref)
     base = verified_base(registry, version)

@@ -35,7 +35,8 @@ _REPEATED = lazy_pattern(r"-{2,}|\.{2,}")
 @dataclass(frozen=True, slots=True)
 class RunPosition:
     """The position of an adapter in a training run: `run` is the run's path, empty if it is the searched
-    folder itself. `steps` are the numbers in the names, outermost first; without any, it is the run's end.
+    folder itself. `steps` are the numbers in the names, outermost first; without numbers, the adapter is the
+    end of the run.
     """
 
     run: tuple[str, ...]

@@ -13,7 +13,7 @@ from adaptry.operations.local_checkpoints import local_checkpoints
 
 def find_unchanged(adapter: Adapter, base: BaseRecord | None, given: Path | str | None) -> Collection[str]:
     """The parts that `find_unchanged_parts` finds, and, if the weights of `base` are in the folder `given` or
-    in a recorded one, rows and modules that leave them as they are.
+    in a recorded one, rows and modules that leave these weights unchanged.
     """
     found = {*find_unchanged_parts(adapter, base)}
     spec = adapter.spec

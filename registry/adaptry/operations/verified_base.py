@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def verified_base(registry: Registry, version: VersionInfo) -> BaseRecord | None:
-    """The base's record; None if the base is unknown, or only declared. Raises what reading a registry
-    raises.
+    """The base's record; None if the base is unknown, or only declared. Raises the errors of reading a
+    registry.
     """
     if version.base_id is None or version.base_status != "verified":
         return None

@@ -1,4 +1,4 @@
-"""Shared by the real S3 servers for tests: address, credentials, a bucket, ports."""
+"""Code shared by the real S3 servers for tests: address, credentials, a bucket, ports."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ class BucketServer:
     endpoint: str
 
     def new_location(self) -> str:
-        """An address without blobs: a new prefix of one bucket, since every bucket costs a server volumes."""
+        """An address without blobs: a new prefix in one bucket, since every new bucket takes volumes from the
+        server.
+        """
         return (
             f"s3://{_BUCKET}/{secrets.token_hex(6)}?endpoint={self.endpoint}&region=us-east-1&addressing=path"
         )
 
     def make_bucket(self) -> None:
-        """Creates the bucket of all places; returns once it stores objects."""
+        """Creates the bucket that all locations share; returns when the server can store objects in it."""
         import boto3
         from botocore.config import Config
 
@@ -41,11 +43,11 @@ class BucketServer:
             config=Config(retries={"mode": "standard", "max_attempts": 10}, s3={"addressing_style": "path"}),
         )
         client.create_bucket(Bucket=_BUCKET)
-        client.put_object(Bucket=_BUCKET, Key="ready", Body=b"yes")  # the server answers before it can store
+        client.put_object(Bucket=_BUCKET, Key="ready", Body=b"yes")  # it answers before it can store objects
 
 
 def wait_for(server: subprocess.Popen[bytes], port: int, log: Path, seconds: float) -> None:
-    """Returns once the port accepts connections. Raises `Unavailable` with the end of the log."""
+    """Returns when the port accepts connections. Raises `Unavailable` with the end of the log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:

@@ -70,8 +70,8 @@ def is_installed() -> bool:
 
 @contextmanager
 def run_ceph(folder: Path) -> Iterator[Ceph]:
-    """Starts it, waits until it stores objects, and stops it after the block. Raises `MissingDependency`, and
-    `Unavailable` if it fails.
+    """Starts the cluster, waits until it stores objects, and stops it after the block. Raises
+    `MissingDependency`, and `Unavailable` if it fails.
     """
     if not is_installed():
         raise MissingDependency(REMEDY)

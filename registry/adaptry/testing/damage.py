@@ -1,4 +1,4 @@
-"""Damage of stored files, as a failing disk would do it."""
+"""Damages stored files as a failing disk would."""
 
 from __future__ import annotations
 

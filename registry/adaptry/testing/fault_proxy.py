@@ -2,7 +2,7 @@
 
 `with run_proxy(FaultProxy(host, port)) as proxy:` listens on `proxy.port` of this machine and forwards bytes
 until a `ProxyFault` is armed. The fault happens once `after` bytes have passed in its direction on a
-connection, old or new, since it was armed, and as many times as it was armed for. `http_fault_proxy` does the
+connection, old or new, since it was armed, and as many times as requested. `http_fault_proxy` does the
 same at the level of HTTP messages.
 """
 

@@ -1,5 +1,5 @@
-"""Pushes a small adapter as large ones are pushed: file by file, in sessions that can be resumed, or in one
-pass over its files.
+"""Pushes a small adapter the way large ones are pushed: file by file, in sessions that can be resumed, or in
+one pass over its files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Registries whose connection breaks, to test transfers. Stored content is real; only connections fail."""
+"""Registries whose connections break, for tests of transfers. Stored content is real; only connections
+fail.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Processes of real proxies for tests: awaited by their log, stopped at the end."""
+"""Processes of real proxies for tests: a line of the log shows that they have started, and they are stopped
+at the end.
+"""
 
 from __future__ import annotations
 

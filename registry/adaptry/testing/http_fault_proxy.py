@@ -1,4 +1,5 @@
-"""A fault proxy for HTTP: it injects faults into whole requests and responses, as seen with real servers.
+"""A fault proxy for HTTP: it injects faults into whole requests and responses, as they occur with real
+servers.
 
 A kind of fault is one function and an entry in `HTTP_FAULTS`: it gets the request, may forward it, and sends,
 truncates or drops the response. Messages are buffered whole, so endless ones are not supported.
@@ -241,7 +242,7 @@ async def gateway_down(exchange: HttpExchange) -> None:
 
 
 async def done_with_error(exchange: HttpExchange) -> None:
-    """Status 200 with an error as body: S3 does this if it began to answer before it finished."""
+    """Status 200 with an error as body: S3 does this if it begins to answer before it has finished."""
     await exchange.reply(_refusal(b"200 OK", b"InternalError"))
 
 
@@ -320,7 +321,7 @@ HTTP_FAULTS: dict[str, HttpFault] = {
 
 
 async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> HttpMessage | None:
-    """The next one of a connection; None at its end."""
+    """The next request of a connection; None at its end."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:

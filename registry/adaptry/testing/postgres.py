@@ -67,7 +67,7 @@ class PostgresServer:
         self._control("promote")
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        """The rows that one statement gives, outside any transaction."""
+        """The rows that one statement returns, outside any transaction."""
         import psycopg
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
@@ -94,7 +94,9 @@ class PostgresServer:
 
     @contextmanager
     def temporary_database(self) -> Iterator[str]:
-        """A database that exists until the block ends: each takes 12 MB, and a suite uses hundreds."""
+        """A database that is deleted when the block ends, since each takes 12 MB and a suite uses
+        hundreds.
+        """
         name = self.create_migrated()
         yield self.url(name)
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -104,8 +106,9 @@ class PostgresServer:
 def postgres_server(
     port: int | None = None, standby_of: PostgresServer | None = None, settings: Sequence[str] = ()
 ) -> Iterator[PostgresServer]:
-    """A server, until the block ends; also at `port` of 127.0.0.1, if given. As a standby it follows another.
-    It has PostgreSQL's own settings, except for those in `settings`, as in `autovacuum=off`.
+    """A server that runs until the block ends; also at `port` of 127.0.0.1, if given. As a standby, it
+    follows another server. It has PostgreSQL's own settings, except for those in `settings`, as in
+    `autovacuum=off`.
 
     Raises `MissingDependency` if the programs are missing, `Unavailable` if they fail.
     """

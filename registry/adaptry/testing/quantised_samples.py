@@ -1,7 +1,7 @@
 """Small quantised checkpoints, handwritten in the layout of bitsandbytes and transformers, without either.
 
 The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or
-quantised themselves, and `int8` with a scale a row. Other tensors are unchanged, as in those tools.
+quantised themselves, and `int8` with a scale per row. Other tensors are unchanged, as in those tools.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ FP4 = tuple(sign * value / 12 for sign in (1, -1) for value in (0.0, 0.0625, 8.0
 BLOCK = 64
 _EVEN = tuple(
     place / 127.5 - 1 for place in range(256)
-)  # bitsandbytes' own table is uneven; readers take what is there
+)  # bitsandbytes' own table is uneven; readers use the table in the file
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 StoredTensor = tuple[str, tuple[int, ...], bytes]
 
 
 def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: bool = False) -> Path:
-    """The base in `source` with projections packed by `method` (nf4, fp4, int8), in `folder`, returned."""
+    """Writes the base in `source`, with projections packed by `method` (nf4, fp4, int8), into `folder`;
+    returns `folder`.
+    """
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
     tensors: dict[str, StoredTensor] = {}

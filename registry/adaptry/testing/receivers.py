@@ -1,4 +1,6 @@
-"""A real receiver of webhooks for tests: an HTTP server on this machine that keeps what it gets."""
+"""A real receiver of webhooks for tests: an HTTP server on this machine that keeps the requests it
+receives.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def receiving(status: int = 200, *, is_open: bool = True) -> Iterator[Receiver]:
         daemon_threads = True
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            """(`Any`: the library's own.)"""
+            """(`Any`: the library's types.)"""
             receiver.connections += 1
             super().process_request(request, client_address)
 

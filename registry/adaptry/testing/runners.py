@@ -1,4 +1,6 @@
-"""Real runners for tests: `adaptry work` as a process to kill, stop or wait for; a registry with jobs."""
+"""Real runners for tests: `adaptry work` as a process that can be killed, stopped or awaited; a registry with
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def make_merge_registry(
 
 
 class FailpointGate:
-    """A failpoint at which the first of the processes with `environ` waits; its other threads continue."""
+    """A failpoint at which the first process with `environ` that reaches it waits; its other threads
+    continue.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -89,7 +93,7 @@ class RunnerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # its steps die, stop and continue with it
+            start_new_session=True,  # the runner's steps die, stop and continue with it
         )
 
     def wait(self, timeout: float = TIMEOUT) -> int:
@@ -161,7 +165,7 @@ def wait_until(is_so: Callable[[], bool], what: str, timeout: float = TIMEOUT) -
 
 
 def wait_for_job(registry: LocalRegistry, id: str, timeout: float = TIMEOUT) -> JobInfo:
-    """The job, once it has ended."""
+    """Waits until the job has ended, and returns it."""
     wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}", timeout)
     return registry.jobs.get(id)
 

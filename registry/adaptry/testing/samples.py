@@ -1,6 +1,6 @@
 """Small real bases and adapters, written by hand so that no test needs torch to have one.
 
-The shapes, names and configs are those PEFT 0.21 and transformers write for a Llama of the given size;
+The shapes, names and configs are those that PEFT 0.21 and transformers write for a Llama of the given size;
 values are seeded. Tests that are about arithmetic use PEFT itself.
 """
 
@@ -177,7 +177,7 @@ def large_lora(folder: Path) -> Path:
     """An adapter of 12 MiB, so that it is uploaded file by file, in several chunks. It fits no base."""
     made = tiny_lora(folder)
     module = "base_model.model.model.layers.0.self_attn.q_proj"
-    values = bytes(range(64)) * (6 << 14)  # no byte that makes a NaN
+    values = bytes(range(64)) * (6 << 14)  # no byte that would make a NaN
     write_safetensors(
         made / "adapter_model.safetensors",
         {

@@ -35,7 +35,7 @@ def find_program() -> Path | None:
 
 @contextmanager
 def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
-    """Starts it, waits until it stores objects, and stops it after the block."""
+    """Starts the server, waits until it stores objects, and stops it after the block."""
     identity = {
         "name": "tests",
         "credentials": [

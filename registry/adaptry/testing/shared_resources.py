@@ -1,4 +1,5 @@
-"""Shared by a test process's many registries: compiled SQL, an empty SQLite database, weight inspectors.
+"""Resources that the many registries of a test process share: compiled SQL, an empty SQLite database, weight
+inspectors.
 
 A test opens a new registry and does little with it, so most of its time went into compiling the same
 statements for another engine, creating the same tables, and starting another child process. Programs open one
@@ -48,7 +49,7 @@ class _KeptInspector(Inspector):
 
 @contextmanager
 def shared_between_registries() -> Iterator[None]:
-    """Makes registries that are opened in the block share them."""
+    """Makes registries that are opened in the block share these resources."""
     inspector = _KeptInspector()
     compiled: LRUCache[Any, Any] = LRUCache(5000)
 

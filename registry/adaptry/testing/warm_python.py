@@ -27,7 +27,7 @@ _SERVER = "adaptry.testing.warm_python_server"
 
 
 class WarmPython(subprocess.Popen[Any]):
-    """`Popen` for commands of this interpreter: `-m module`, `-c code` or a script, each with words.
+    """`Popen` for commands of this interpreter: `-m module`, `-c code` or a script, each with arguments.
 
     (`Any`: text or bytes, as the caller chooses. The standard library lets a subclass replace how the child
     is started, though it does not document this.)
@@ -103,8 +103,8 @@ class _WarmServer:
         atexit.register(self.close)
 
     def fork(self, request: Mapping[str, object], streams: Sequence[int]) -> int:
-        """The id of the new process. The server orphans it and we adopt it: only during this call, so that
-        orphans of other processes are not adopted.
+        """The id of the new process. The server orphans it and we adopt it. We adopt orphans only during this
+        call, so that we get none of other processes.
         """
         with self._lock:
             self._prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -31,8 +31,8 @@ def said(error_class, call):
 def run_client(
     server: Server, code: str, home: Path, token: str | None = "admin", **given: Any
 ) -> tuple[Any, str]:
-    """What the code leaves in `answer`, as JSON, and the client's output; `given` are its
-    variables.
+    """Returns the code's variable `answer`, as JSON, and the client's output; `given` are variables for the
+    code.
 
     (`Any`: JSON.)
     """

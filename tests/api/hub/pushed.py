@@ -19,7 +19,7 @@ CARD = b"---\nlicense: mit\ntags: [warm]\n---\n# Tone\n"
 
 
 def files_of(folder: Path, seed: int = 1) -> dict[str, bytes]:
-    """A small adapter's files; another seed, other weights."""
+    """A small adapter's files; different seeds give different weights."""
     made = tiny_lora(folder, seed=seed)
     return {path.name: path.read_bytes() for path in made.iterdir()}
 
@@ -30,7 +30,7 @@ def create(server: Server, name: str = TONE, **more: Any) -> RawResponse:
 
 
 def lines(files: Mapping[str, bytes], *more: dict[str, Any], parent: str | None = None) -> bytes:
-    """The body of a commit that puts files."""
+    """The body of a commit that adds files."""
     header = {"summary": "put", "description": "", **({"parentCommit": parent} if parent else {})}
     said: list[dict[str, Any]] = [{"key": "header", "value": header}]
     for path, data in files.items():
@@ -52,7 +52,7 @@ def send(
 
 
 def put(server: Server, files: Mapping[str, bytes], revision: str = "main", name: str = TONE) -> str:
-    """The commit's id."""
+    """Commits files; returns the commit's id."""
     answer = send(server, lines(files), revision, name)
     assert answer.status == 200, answer.body
     return str(answer.json["commitOid"])

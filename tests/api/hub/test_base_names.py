@@ -67,7 +67,7 @@ answer = [created, uploaded, Path(hf_hub_download("org/tiny", "config.json")).re
 def test_an_older_adapter_with_a_bases_name_does_not_hide_the_base_and_can_be_deleted(
     server: Server, config: bytes
 ) -> None:
-    """As older servers let it happen: the adapter is there, and nothing was ever pushed to it."""
+    """Older servers allowed this: the adapter exists, and nothing was ever pushed to it."""
     create(server, "org/other")
     with sqlite3.connect(server.data / "catalog.sqlite") as catalog:
         catalog.execute("UPDATE adapters SET name = ? WHERE name = 'org/other'", (BASE,))

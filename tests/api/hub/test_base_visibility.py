@@ -47,7 +47,7 @@ ADDRESSES = (
 
 
 def shape(answer: RawResponse, name: str) -> tuple[int, str | None, bytes]:
-    """What a caller can tell one answer from another by, without the name that was asked for."""
+    """Everything by which a caller can distinguish two responses, without the requested name."""
     body = re.sub(rb'"request":"[0-9a-f]+"', b"", answer.body)
     return answer.status, answer.headers.get("X-Error-Code"), re.sub(name.encode(), b"NAME", body, flags=re.I)
 

@@ -31,7 +31,7 @@ def announce(server: Server, paths: list[str], token: str = "admin", branch: str
 
 
 def checkpoints(start: int, count: int) -> list[str]:
-    """Paths of a training's checkpoints, two files in each."""
+    """Paths of the checkpoints of a training run, with two files in each."""
     return [
         f"checkpoint-{number // 2}/{('README.md', 'adapter_config.json')[number % 2]}"
         for number in range(start, start + count)
@@ -39,7 +39,7 @@ def checkpoints(start: int, count: int) -> list[str]:
 
 
 def announce_all(server: Server, count: int, token: str = "admin") -> RawResponse:
-    """As clients do: 256 at a time, until one is refused."""
+    """Announces files as clients do: 256 at a time, until one is refused."""
     for start in range(0, count, 256):
         answer = announce(server, checkpoints(start, min(256, count - start)), token)
         if answer.status != 200:

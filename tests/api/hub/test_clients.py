@@ -81,7 +81,7 @@ api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message=
 def test_the_message_without_a_token_is_to_set_one(
     start: Callable[..., Server], folder: Path, tmp_path: Path
 ) -> None:
-    """On a server that lets everyone read public adapters."""
+    """The server lets everyone read public adapters."""
     server = start(anonymous_read=True)
     run_client(server, PUSHED, tmp_path, name=TONE, folder=str(folder))
     code = """
@@ -189,7 +189,7 @@ answer = (
 
 
 def test_a_refused_upload_of_a_checkpoint_in_the_background_is_logged(server: Server, tmp_path: Path) -> None:
-    """As the Trainer uploads checkpoints; it drops the errors of these uploads."""
+    """The Trainer uploads checkpoints like this, and drops the errors of these uploads."""
     tiny_lora(tmp_path / "checkpoint-2")
     code = """
 api.create_repo("acme/tone")

@@ -140,7 +140,7 @@ def test_a_commit_by_a_caller_who_may_only_push_leaves_out_the_cards_metrics_wit
 
 def test_repeating_a_commit_returns_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
     assert put(server, files) == put(server, files)
-    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
+    assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty file
 
 
 def test_config_and_weights_in_two_commits_make_a_version_with_the_second(
@@ -155,7 +155,7 @@ def test_config_and_weights_in_two_commits_make_a_version_with_the_second(
 def test_preupload_returns_how_to_send_each_file_and_which_exist(
     server: Server, files: dict[str, bytes]
 ) -> None:
-    """An adapter's own files have no id, so that each commit has them."""
+    """The response has no id for an adapter's own files, so that each commit has them."""
     put(server, files | {"tokenizer.model": b"\0tokens"})
     answer = preupload(
         server, (WEIGHTS, 10), (CONFIG, 9), (README, 10), ("vocab.txt", 5 << 20), ("tokenizer.model", 7)
@@ -419,7 +419,7 @@ def test_a_program_under_a_harmless_name_is_refused(server: Server) -> None:
 
 def test_an_incomplete_commit_changes_nothing(server: Server, files: dict[str, bytes]) -> None:
     body = lines(files)
-    cut = body.rindex(b'{"key"')  # after a whole line, so that what came would be a good commit
+    cut = body.rindex(b'{"key"')  # after a complete line, so that the received part would be a valid commit
     address = urlsplit(server.url)
     head = (
         f"POST /api/models/{TONE}/commit/main HTTP/1.1\r\nHost: {address.netloc}\r\n"
@@ -514,7 +514,7 @@ def test_pushes_and_commits_continue_from_each_other(
 
 
 def test_concurrent_commits_may_add_the_same_new_file(server: Server) -> None:
-    """As processes of one training do, each to a branch of its own."""
+    """Processes of one training run do this, each with its own branch."""
     for number in range(8):
         server.call("POST", f"/api/models/{TONE}/branch/run-{number}", {})
     body = lines({README: CARD * 2_000})

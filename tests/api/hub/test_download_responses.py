@@ -114,7 +114,7 @@ def test_each_kind_of_absence_has_its_own_code(server: Server, commit: str) -> N
     assert code(f"/api/models/{TONE}/tree/main/additional_chat_templates") == (404, "EntryNotFound")
     missing = resolve(server, "merges.txt", method="HEAD")
     assert (missing.status, missing.headers["X-Error-Code"]) == (404, "EntryNotFound")
-    assert missing.headers["X-Repo-Commit"] == commit  # or a client asks for it every time
+    assert missing.headers["X-Repo-Commit"] == commit  # otherwise a client requests it every time
 
 
 def test_a_repository_hidden_from_the_caller_is_absent(server: Server, commit: str) -> None:

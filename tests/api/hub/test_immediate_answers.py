@@ -45,7 +45,9 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Server]) -> Serv
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How requests were answered from memory: after parsing them, or because of equal bytes."""
+    """How each request was answered from memory: after it was parsed, or because its bytes equal those of an
+    earlier one.
+    """
     ways, answered = dict[str, str](), list[str]()
     after_parsing, again, send = (
         ImmediateAnswers.__call__,
@@ -100,7 +102,7 @@ def received(connection: socket.socket, method: str) -> tuple[int, list[tuple[st
 
 
 def type_of_next(stream: IO[bytes]) -> str:
-    """The type of the next answer, which is read."""
+    """Reads the next response, and returns its type."""
     assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
     headers = parse_headers(stream)
     stream.read(int(headers["Content-Length"]))
@@ -239,7 +241,9 @@ def test_versions_and_searches_in_memory_have_the_bytes_of_the_usual_answers(
 
 @pytest.mark.slow
 class TestHeldAnswers:
-    """On PostgreSQL, a request may get company, or an end, while its answer is held."""
+    """On PostgreSQL, other requests may follow a request, or its connection may end, while its response is
+    held.
+    """
 
     @pytest.fixture
     def server(self, start: Callable[..., Server], postgres: PostgresServer) -> Server:
@@ -247,7 +251,7 @@ class TestHeldAnswers:
 
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[OnCommit]:
-        """Functions that wait for the last commit, which is not asked for before a test calls `ask_again`."""
+        """Functions that wait for the last commit, which is not queried until a test calls `ask_again`."""
         asked: list[OnCommit] = []
         monkeypatch.setattr(CommitWatch, "ask", lambda watch, then: asked.append(then))
         return asked
@@ -310,7 +314,7 @@ class TestHeldAnswers:
     def test_a_commit_in_the_meantime_is_in_the_answer(
         self, server: Server, file: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The answer from memory is allowed, the one that is sent is not."""
+        """An answer from memory is possible, but it is not the one that is sent."""
         token = server.token("ann", "reader", ("acme",))
         assert [server.call("GET", file, token=token).status for _ in range(3)] == [200] * 3
         registry = server.registry()

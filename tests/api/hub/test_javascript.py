@@ -66,7 +66,7 @@ def test_a_file_sent_to_a_batchs_address_is_not_requested_again(server: Server) 
 
 
 def test_a_xorb_of_64_mib_packed_may_hold_more_when_it_is_unpacked(server: Server) -> None:
-    # Half of each chunk is noise, half zeros: what packs to a half is twice as much.
+    # Half of each chunk is noise, half zeros: the chunk compresses to half of its size.
     data = [random.Random(number).randbytes(64 << 10) + bytes(64 << 10) for number in range(8)]
     upload = XetUpload.start(server)
     assert upload.xorb(b"".join(chunk(each, scheme=1) for each in data) * 80, XORB).status == 200

@@ -42,7 +42,7 @@ class Running:
     pid: int
 
     def peak(self) -> int:
-        """The most memory that any of its workers ever had."""
+        """The largest memory use that any of its workers ever had."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in children]
         return max(int(status.split("VmHWM:")[1].split()[0]) << 10 for status in statuses)
@@ -65,14 +65,14 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_memory_of_the_server_does_not_grow_with_uploads(running: Running, tmp_path: Path) -> None:
-    send(running.server, tmp_path, 8)  # what is loaded once is loaded
+    send(running.server, tmp_path, 8)  # modules are loaded only once
     before = running.peak()
     send(running.server, tmp_path, MIB)
     assert running.peak() - before < 64 << 20
 
 
 def send(server: Server, folder: Path, mib: int) -> None:
-    """Two files of that size, one each way."""
+    """Sends two files of that size, one by each protocol."""
     for client in ([XET_CLIENT, TONE, "main"], [LFS_CLIENT, TONE]):
         path = folder / "weights"
         with path.open("wb") as file:

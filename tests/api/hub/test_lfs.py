@@ -40,7 +40,7 @@ PART = 1_000_000
 
 @pytest.fixture
 def server(start: Callable[..., Server]) -> Server:
-    """Takes parts of a megabyte."""
+    """A server that accepts parts of a megabyte."""
     server = start(whole_bytes=PART, part_bytes=PART)
     create(server)
     return server
@@ -54,12 +54,12 @@ def batch(server: Server, token: str = "admin", name: str = TONE, **other: Any) 
 
 
 def whole(server: Server, **other: Any) -> str:
-    """Where to put the file in one piece."""
+    """The address for the file in one piece."""
     return path_of(batch(server, **other).json["objects"][0]["actions"]["upload"]["href"])
 
 
 def parts(server: Server) -> tuple[list[str], str]:
-    """Where to put each part, and where to say that they are sent."""
+    """The address for each part, and the address that completes the upload."""
     upload = batch(server, transfers=["basic", "multipart"]).json["objects"][0]["actions"]["upload"]
     header = upload["header"]
     assert header.pop("chunk_size") == str(PART)
@@ -67,7 +67,7 @@ def parts(server: Server) -> tuple[list[str], str]:
 
 
 def put(server: Server, path: str, body: bytes) -> RawResponse:
-    """As clients do: without a token, and without saying what it is."""
+    """Sends bytes as clients do: without a token and without a content type."""
     return server.call("PUT", path, body, token=None)
 
 
@@ -91,7 +91,7 @@ def test_a_received_file_is_not_requested_again(server: Server, tmp_path: Path, 
 def test_a_file_is_stored_although_another_request_locks_it_between_its_bytes_and_its_end(
     server: Server,
 ) -> None:
-    """As every request that opens an upload of the same file does for a moment."""
+    """Every request that opens an upload of the same file locks it for a moment."""
     stagings, ended = server.data / "blobs" / "tmp", Event()
 
     def lock_each_once() -> None:
@@ -145,7 +145,7 @@ def test_parts_arrive_in_any_order_and_repeatedly(server: Server) -> None:
 
 
 def test_parts_may_be_joined_many_times_at_once(server: Server) -> None:
-    """As by a client that lost an answer and asks again while the first call is still at work."""
+    """A client does this if it loses a response and asks again while the first call is still running."""
     addresses, end = parts(server)
     for number in (1, 2, 3, 4):
         put(server, addresses[number - 1], part(number))

@@ -46,7 +46,7 @@ def is_stored(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def version(server: Server, registry: HttpRegistry, base: Path, tone: Adapter) -> Digest:
-    """The digest of `acme/tone@1`, on a base that is in the folder it was registered from."""
+    """The digest of `acme/tone@1`; its base is still in the folder from which it was registered."""
     base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))
     return push(registry, tone, NAME).version.digest
 
@@ -123,7 +123,7 @@ def test_a_files_etag_is_its_sha256_after_one_complete_read(server: Server, vers
 
 
 def eventually(found: Callable[[], Any]) -> Any:
-    """The files, which the server may find only a moment after its response."""
+    """The files, once they exist: the server may find them only a moment after its response."""
     for _ in range(1000):
         if (value := found()) is not None:
             return value
@@ -265,7 +265,7 @@ def test_a_read_survives_a_killed_merge_process(
 
 
 def computing_for(pid: int) -> Iterator[int]:
-    """The processes that compute for a server in the process `pid`."""
+    """The processes that compute for the server with the process id `pid`."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             command, facts = status.with_name("cmdline").read_bytes(), status.read_text()

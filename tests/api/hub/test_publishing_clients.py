@@ -46,7 +46,7 @@ def server(start: Callable[..., Server], issuer: LocalIssuer) -> Server:
 
 @contextmanager
 def github_actions(issuer: LocalIssuer, secret: str) -> Iterator[str]:
-    """The part of GitHub Actions that issues ID tokens; yields the address that a job gets."""
+    """Runs the part of GitHub Actions that issues ID tokens; yields the address that a job gets."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -149,7 +149,7 @@ def test_login_in_a_ci_job_reports_missing_settings(
 
 
 def test_the_example_for_github_actions_pushes(server: Server, issuer: LocalIssuer, tmp_path: Path) -> None:
-    """Its own shell commands, with the variables that the host sets."""
+    """The example's own shell commands run, with the variables that the host sets."""
     file = yaml.safe_load((EXAMPLES / "github.yml").read_text())
     (job,) = file["jobs"].values()
     assert file["permissions"]["id-token"] == "write"

@@ -43,7 +43,7 @@ _NEW = frozenset({b"request-id", b"x-request-id"})
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer, and what the log and the metrics record of the request."""
+    """A response, and the entries that the log and the metrics have about the request."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -136,7 +136,7 @@ def urls(site: Site) -> list[str]:
 
 
 def requests(site: Site) -> list[tuple[str, str, str, dict[str, str]]]:
-    """400 of all combinations, always the same ones."""
+    """400 of all combinations, the same ones in each run."""
     chosen, tag = random.Random(3), '"8c8b9a8148120ceae41c0c0c8d075b6771960cd6"'
     headers: tuple[dict[str, str], ...] = (
         {},
@@ -177,7 +177,7 @@ def test_the_quick_answer_of_each_request_equals_fastapis(site: Site) -> None:
 
 
 def sent(immediate: ImmediateAnswers, scope: Scope) -> EncodedAnswer | None:
-    """The answer from memory that is sent, if there is one."""
+    """The response that was sent from memory, if there is one."""
     found = immediate(scope)
     return immediate.send(found) if found else None
 

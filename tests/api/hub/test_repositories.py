@@ -71,7 +71,7 @@ def test_ambiguous_revision_names_are_refused(server: Server, tmp_path: Path) ->
     create(server)
     put(server, files_of(tmp_path / "tone"))
     at = f"/api/models/{TONE}"
-    assert server.call("POST", f"{at}/branch/main", {}).status == 409  # there is one, and clients go on
+    assert server.call("POST", f"{at}/branch/main", {}).status == 409  # it exists, and clients continue
     assert server.call("POST", f"{at}/branch/refs%2Fpr%2F5", {}).status == 400
     assert server.call("POST", f"{at}/tag/main", {"tag": "v1"}).status == 409
     assert server.call("POST", f"{at}/tag/main", {"tag": "v7"}).status == 400

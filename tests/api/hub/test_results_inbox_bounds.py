@@ -25,7 +25,7 @@ RESULTS, SAMPLES = f"results_{TIME}.json", f"samples_gsm8k_{TIME}.jsonl"
 
 
 def commit(server: Server, files: Mapping[str, bytes], token: str | None = None) -> tuple[int, bytes]:
-    """The status and body. Without a limit of time: each file is read by a process of low priority."""
+    """The status and body. There is no time limit, since each file is read by a process of low priority."""
     headers = {"Content-Type": "application/x-ndjson", "Authorization": f"Bearer {token or server.admin}"}
     answer = urllib3.request(
         "POST", server.url + COMMIT, body=lines(dict(files)), headers=headers, retries=False, timeout=None
@@ -34,7 +34,7 @@ def commit(server: Server, files: Mapping[str, bytes], token: str | None = None)
 
 
 def results(numbers: Iterable[int]) -> dict[str, bytes]:
-    """Different files that state no version."""
+    """Different results files that state no version."""
     return {f"{number}/{RESULTS}": lm_eval_results("./out", value=number / 4096) for number in numbers}
 
 
@@ -89,7 +89,7 @@ def test_the_number_of_files_kept_apart_is_limited_by_poster_and_namespace(serve
 
 
 def test_the_compressed_bytes_kept_apart_are_limited_by_poster(server: Server) -> None:
-    """Random digits take three quarters of their length when they are compressed."""
+    """Random digits compress to three quarters of their length."""
     source = random.Random(1)
 
     def large(number: int) -> dict[str, bytes]:

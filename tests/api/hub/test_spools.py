@@ -29,7 +29,7 @@ def all_spools(tmp_path: Path) -> UploadSpools:
 
 
 def present(all_spools: UploadSpools, id: str) -> bool:
-    """Whether the piece of a spool that `filled` made is still there."""
+    """Whether the spool's piece, made by `filled`, still exists."""
     with all_spools.open("acme", id) as spool:
         return spool.piece_path("piece").exists()
 
@@ -103,7 +103,7 @@ def test_idle_spools_make_room_the_longest_idle_first(all_spools: UploadSpools) 
     before = time.time() - ABANDONED_SECONDS - 60
     for number, at in ((3, before), (5, before - 100)):
         os.utime(all_spools.folder / "acme" / f"{number:02}", (at, at))
-    with all_spools.open("acme", "05"):  # idle to look at, and in use
+    with all_spools.open("acme", "05"):  # it looks idle, but is in use
         os.utime(all_spools.folder / "acme" / "05", (before - 100, before - 100))
         filled(all_spools, "one-more")
     present = {path.name for path in (all_spools.folder / "acme").iterdir()}

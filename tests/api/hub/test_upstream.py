@@ -36,7 +36,7 @@ def hub(server: Server, folder: Path, tmp_path: Path) -> Server:
 
 @pytest.fixture
 def front(hub: Server, tmp_path: Path) -> Iterator[Server]:
-    """A server that has nothing itself."""
+    """A server that stores nothing itself."""
     settings = ServerSettings(
         data=tmp_path / "front", upstream=hub.url, upstream_token=hub.admin, anonymous_read=True
     )
@@ -55,7 +55,7 @@ def test_a_missing_repository_is_read_through_and_then_cached(
     assert head.headers["ETag"] == hub.call("HEAD", address).headers["ETag"]
     whole = (folder / MODEL).read_bytes()
     assert front.call("GET", address).body == whole
-    (hub.data / "catalog.sqlite").rename(hub.data / "gone")  # from now on it has nothing to say
+    (hub.data / "catalog.sqlite").rename(hub.data / "gone")  # from now on it does not answer
     assert front.call("GET", address).body == whole
     assert front.call("GET", address, headers={"Range": "bytes=5-9"}).body == whole[5:10]
 

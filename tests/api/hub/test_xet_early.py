@@ -26,7 +26,7 @@ HASHES = ("ab" * 32, "cd" * 32, "ef" * 32)
 
 
 def weights(seed: int = 0) -> bytes:
-    """A safetensors file of 9 MiB with some bytes more, whose numbers are all finite."""
+    """A safetensors file of slightly more than 9 MiB, whose numbers are all finite."""
     size = 9 << 20
     numbers = random.Random(seed).randbytes(size // 2).translate(bytes(byte & 0x3F for byte in range(256)))
     info = {"a.lora_A.weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
@@ -38,7 +38,7 @@ WEIGHTS = weights()
 
 
 def split(content: bytes, parts: int) -> list[list[bytes]]:
-    """The content as that many xorbs of chunks."""
+    """The content, divided into that many xorbs of chunks."""
     chunks = [content[at : at + CHUNK] for at in range(0, len(content), CHUNK)]
     each = -(-len(chunks) // parts)
     return [chunks[at : at + each] for at in range(0, len(chunks), each)]
@@ -59,7 +59,7 @@ def entry(order: Sequence[int], content: bytes | str) -> bytes:
 
 
 def open_uploads(server: Server) -> list[int]:
-    """How many bytes each open upload has."""
+    """The number of bytes of each open upload."""
     return [found.offset for found in server.registry().uploads.list().items]
 
 
@@ -82,7 +82,7 @@ def adapter(server: Server) -> None:
 
 @pytest.fixture(autouse=True)
 def any_xorb_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real ones have 64 MiB."""
+    """Makes small xorbs count as full: real ones have 64 MiB."""
     monkeypatch.setattr(early_join, "_FULL", len(b"".join(XORBS[0])) - CHUNK)
 
 

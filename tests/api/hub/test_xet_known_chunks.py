@@ -43,7 +43,7 @@ def send(server: Server, chunks: list[bytes], name: str = TONE, token: str = "ad
 
 
 def ask(upload: XetUpload, data: bytes, kind: str = "default") -> list[tuple[str, list[str]]] | None:
-    """The xorbs of the answer, each with its chunks' hashes; None for a 404."""
+    """The xorbs in the response, each with its chunks' hashes; None for a 404."""
     path = f"{upload.address}/v1/chunks/{kind}/{hash_of(data)}"
     answer = upload.server.call("GET", path, token=upload.token)
     if answer.status == 404:
@@ -244,7 +244,9 @@ def test_the_unmodified_client_sends_only_new_chunks(server: Server, tmp_path: P
 
 
 def _received(server: Server, least: int = 0) -> float:
-    """Bytes of request bodies, as the server counts them after its answers: once there are so many."""
+    """The number of bytes of request bodies, once it has reached that many: the server counts them after its
+    responses.
+    """
 
     def read() -> float:
         text = server.call("GET", "/metrics", token=None).body.decode()

@@ -76,13 +76,13 @@ def upload(server: Server) -> XetUpload:
 
 @pytest.fixture
 def sent(upload: XetUpload) -> XetUpload:
-    """An upload to which a good xorb was sent."""
+    """An upload to which a valid xorb was sent."""
     assert upload.xorb(GOOD, XORB).json == {"was_inserted": True}
     return upload
 
 
 def said(upload: XetUpload, body: bytes) -> list[dict[str, object]]:
-    """The frames that the second version of the shards' address answers."""
+    """The frames of a response from the second version of the address for shards."""
     answer = upload.post("/v2/shards", body)
     assert answer.status == 200
     return [json.loads(line) for line in answer.body.splitlines()]
@@ -245,7 +245,7 @@ def test_an_upload_stops_when_the_token_that_it_was_begun_with_is_revoked(server
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
     body = shard(file_entry(FIRST + SECOND, [BOTH]))
     assert upload.shard(body).status == 401
-    framed = upload.post("/v2/shards", body)  # of this answer, clients show only such a frame
+    framed = upload.post("/v2/shards", body)  # clients show only this frame of the response
     assert (framed.status, framed.json["type"], framed.json["retryable"]) == (200, "error", False)
     assert "unknown or revoked" in framed.json["message"]
     assert not has(server, FIRST + SECOND)

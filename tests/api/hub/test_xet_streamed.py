@@ -1,4 +1,4 @@
-"""Xorbs that are written into the file of which they are part while they arrive."""
+"""Xorbs that are written, while they arrive, into the file of which they are a part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "0123456789abcdef" * 2
 
 @pytest.fixture(autouse=True)
 def any_xorb_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real ones have 64 MiB."""
+    """Makes small xorbs count as full: real ones have 64 MiB."""
     monkeypatch.setattr(early_join, "_FULL", len(b"".join(XORBS[0])) - len(XORBS[0][0]))
 
 
@@ -186,7 +186,7 @@ def test_a_xorb_whose_bytes_were_lost_is_damaged(tmp_path: Path) -> None:
 
 
 def take(xorb: IncomingXorb, run: Run, stop_after: int) -> None:
-    """Writes the xorb's bytes to the run, at most that many pieces."""
+    """Writes the xorb's bytes to the run, in at most that many pieces."""
     assert isinstance(run.source, Path)
     with run.source.open("wb") as file:
         file.seek(run.begin)

@@ -1,4 +1,6 @@
-"""Shared by tests of uploads: the real clients, an adapter to upload to, and a check of the stored files."""
+"""Helpers for tests of uploads: the real clients, an adapter as the target, and a check of the stored
+files.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def has(server: Server, content: bytes, name: str = TONE) -> bool:
 
 
 def kept(server: Server) -> list[str]:
-    """Every stored file and every unfinished one, by name."""
+    """All stored and all unfinished files, by name."""
     blobs = server.data / "blobs"
     return sorted(path.name for path in blobs.rglob("*") if path.is_file())
 
@@ -67,14 +69,14 @@ def waiting(server: Server) -> list[str]:
 
 
 def path_of(url: str) -> str:
-    """An address of the server, as `Server.call` takes it."""
+    """An address of the server, in the form that `Server.call` accepts."""
     parts = urlsplit(url)
     return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 @dataclass(frozen=True, slots=True)
 class XetUpload:
-    """A token and an address, as a client holds them."""
+    """The token and the address that a client has for an upload."""
 
     server: Server
     token: str
@@ -97,7 +99,7 @@ class XetUpload:
 
 
 def run_client(server: Server, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs an unmodified client as a process of its own, the way that its users set it up."""
+    """Runs an unmodified client in a separate process, configured as its users configure it."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {
         "HF_ENDPOINT": server.url,

@@ -16,7 +16,7 @@ XORB = "ab" * 32
 
 
 def chunk(data: bytes, scheme: int = 0, version: int = 0, length: int | None = None) -> bytes:
-    """One chunk of a xorb; `length` is what it claims to become."""
+    """One chunk of a xorb; `length` is its claimed uncompressed length."""
     stored = data
     if scheme == 2:
         data = b"".join(data[k::4] for k in range(4))
@@ -26,7 +26,7 @@ def chunk(data: bytes, scheme: int = 0, version: int = 0, length: int | None = N
 
 
 def header(stored: int, scheme: int, length: int, version: int = 0) -> bytes:
-    """What stands before a chunk's data."""
+    """The header of a chunk."""
     return bytes([version]) + stored.to_bytes(3, "little") + bytes([scheme]) + length.to_bytes(3, "little")
 
 
@@ -43,7 +43,7 @@ Segment = tuple[str, int, int, int]
 def file_entry(
     content: bytes | str, segments: Sequence[Segment], flags: int = 3 << 30, count: int | None = None
 ) -> bytes:
-    """One file of a shard: its content, or the SHA-256 that it claims to have."""
+    """The entry of one file in a shard, with the SHA-256 of its content, or a claimed one."""
     sha256 = content if isinstance(content, str) else hashlib.sha256(content).hexdigest()
     said = bytes(32) + struct.pack("<IIQ", flags, len(segments) if count is None else count, 0)
     for xorb, length, start, end in segments:
@@ -56,6 +56,6 @@ def file_entry(
 
 
 def shard(*files: bytes, tag: bytes = TAG, version: int = 2) -> bytes:
-    """A shard with those files, and nothing said of xorbs."""
+    """A shard with those files, without entries for xorbs."""
     end = b"\xff" * 32 + bytes(16)
     return tag + struct.pack("<QQ", version, 0) + b"".join(files) + end + end

@@ -94,7 +94,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _is_cut(parts: ModuleTensors | ModuleArrays) -> bool:
-    """Whether `rank_pattern` says which ranks of the module remain."""
+    """Whether `rank_pattern` lists which ranks of the module remain."""
     return _rank_mask(parts.config, parts.module.path) is not None
 
 

@@ -1,9 +1,9 @@
 """AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025; PEFT `tuners/adamss`).
 
-The file does not say which rows a part changes. Whenever PEFT loads it, it computes them again: it clusters
-the rows of the base's weight (with the bias as one more column) with scikit-learn, in the basis of their
-leading directions. The file has the directions, so a merge can check that it found the same ones; otherwise
-it refuses.
+The file does not record which rows each cluster has. PEFT computes the clusters again at every load: it
+clusters the rows of the base's weight (with the bias as one more column) with scikit-learn, in the basis of
+their leading directions. The file has the directions, so a merge can check that it found the same ones;
+otherwise it refuses.
 """
 
 from __future__ import annotations

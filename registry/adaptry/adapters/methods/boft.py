@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     factors, blocks, side, again = shapes["R"]
-    *ones, outputs = sorted(shapes["s"])  # a column; a convolution has one more dimension for each side
+    *ones, outputs = sorted(shapes["s"])  # a column, with one more dimension per side of a kernel
     common_number(side, again)
     common_number(1, *ones)
     if (config.fields.get("boft_block_size") or side, config.fields.get("boft_block_num") or blocks) != (
@@ -64,7 +64,7 @@ def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
 
 
 def _butterfly(width: int, blocks: int, half: int) -> Tensor:
-    """The order [in] in which a factor takes the inputs: in each of `blocks` parts, even half-blocks
+    """The order [in] in which a factor reads the inputs: in each of `blocks` parts, even half-blocks come
     first.
     """
     import torch

@@ -70,7 +70,7 @@ def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: A
         return False
     inside = [match["parameter"]]
     if config.fields.get("bias") == "all" and inside[0].endswith("bias"):
-        inside.append(inside[0].partition(".")[2])  # a bias of a module inside, after the adapter's name
+        inside.append(inside[0].partition(".")[2])  # a bias of an inner module, after the adapter's name
     return any(name and f"{PREFIX}{match['path']}.{name}" in tensors for name in inside)
 
 

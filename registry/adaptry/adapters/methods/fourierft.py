@@ -1,4 +1,4 @@
-"""FourierFT: trained Fourier coefficients at random places (arXiv 2405.03003; PEFT `tuners/fourierft`)."""
+"""FourierFT: trained Fourier coefficients at random positions (arXiv 2405.03003; PEFT `tuners/fourierft`)."""
 
 from __future__ import annotations
 

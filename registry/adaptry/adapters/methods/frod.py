@@ -33,7 +33,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why PEFT cannot load the sparse core: it has as many values as `sparse_rate` gives."""
+    """Why PEFT cannot load the sparse core: the number of its values must follow from `sparse_rate`."""
     (count,), elements = shapes["lambda_s_values"], weight.fan_in**2
     rate = config.number("sparse_rate", 0.01)
     expected = max(min(int(elements * rate), elements - weight.fan_in), 1 if rate > 0 else 0)

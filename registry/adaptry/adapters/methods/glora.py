@@ -1,4 +1,4 @@
-"""GLoRA: weight and bias, scaled and shifted by paths A to E, each low-rank, a vector, a number or absent
+"""GLoRA: scales and shifts weight and bias by the paths A to E, each low-rank, a vector, a number or absent
 (arXiv 2306.07967; PEFT `tuners/glora`).
 """
 

@@ -12,8 +12,8 @@ from adaptry.adapters.spec import ModuleSpec
 
 
 def count_groups(module: ModuleSpec, tensors: Mapping[str, TensorInfo]) -> int:
-    """The number of groups by the shapes of a LoRA's factors in `tensors`; 1 for any other module, and for
-    shapes that no number of groups explains.
+    """The number of groups, derived from the shapes of a LoRA's factors in `tensors`; 1 for any other module,
+    and for shapes that no number of groups explains.
     """
     if module.kind != "conv" or not {"A", "B"} <= module.tensors.keys():
         return 1

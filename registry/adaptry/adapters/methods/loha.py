@@ -43,7 +43,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 def effective_conv_mismatch(
     module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
 ) -> str | None:
-    """Why a module does not fit: the config says whether a kernel larger than one element has its own
+    """Why a module does not fit: the config determines whether a kernel larger than one element has its own
     factors.
     """
     is_said = config.flag("use_effective_conv2d") and any(side != 1 for side in weight.kernel)

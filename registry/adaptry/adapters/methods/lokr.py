@@ -76,8 +76,8 @@ def factorisation(dimension: int, factor: int) -> tuple[int, int]:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why the factors differ from those into which PEFT cuts this weight, in size or because one is factored
-    and the other is not.
+    """Why the factors differ from those that PEFT makes for this weight: in size, or because only one of the
+    two is factored.
     """
     factor = config.fields.get("decompose_factor", -1)
     if type(factor) is not int:

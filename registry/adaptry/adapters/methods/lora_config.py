@@ -39,7 +39,7 @@ _PRESENT_TRAITS = {
     "monteclora_config": "monteclora",
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
-_ORTHOGONAL = "orthogonal"  # before training, its factors are not zero, but their product is
+_ORTHOGONAL = "orthogonal"  # before training, the product of its factors is zero, but neither factor is
 TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS, _ORTHOGONAL])
 """The traits of a LoRA, such as `dora`, which papers and people call separate methods."""
 SUBTRACTING = frozenset([*_INITS, "kasa"])
@@ -165,7 +165,7 @@ def lora_variant(config: AdapterConfig) -> LoraVariant:
     )
 
 
-@lru_cache(maxsize=16)  # a merge asks for it at every block of rows
+@lru_cache(maxsize=16)  # a merge calls this for every block of rows
 def _unblocked(initialisation: str, is_dora: bool, has_bias: bool, is_kasa: bool) -> LoraVariant:
     return LoraVariant(initialisation, is_dora, has_bias, is_kasa)
 

@@ -1,4 +1,4 @@
-"""The weight to which a LoRA's update is added: the base's, or the part that the initialisation left.
+"""The weight to which a LoRA's update is added: the base's, or the part of it that the initialisation left.
 
 PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) remove part of a weight from the base
 before training. PEFT removes it again whenever it loads such an adapter, and so do we, with the same
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """The weight to which the update is added, in `weight`'s shape and dtype."""
     if parts.is_replaced:
-        return weight  # PEFT removes it from the base's weight, and then loads the file's, as it is
+        return weight  # PEFT removes the part from the base's weight, then loads the file's weight
     rank, scale = parts.module.rank, parts.module.scale
     match lora_variant(parts.config).removed:
         case "KaSA":

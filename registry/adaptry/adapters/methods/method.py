@@ -72,7 +72,7 @@ class ModuleTensors(Protocol):
     def __contains__(self, role: str) -> bool: ...
 
     def __getitem__(self, role: str) -> Tensor:
-        """The tensor of a role, also a shared one: floats in float32, as PEFT holds them, and integers
+        """The tensor of a role, including a shared one: floats in float32, as PEFT holds them, and integers
         unchanged.
         """
         ...
@@ -156,19 +156,18 @@ class Method:
     adapter with these traits begin as parts of the base's weight, or as vectors that cancel each other, so
     that zeros and ones show nothing. `may_cancel`: whether its products may be zero although no factor is.
 
-    Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
-    rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
-    if there is one; `bias_formula`: its change of a bias as one. If `weight` and `bias` are None it cannot
-    be merged, and `unmergeable_hint` says why, and what to do. `needs_base`: whether its change depends on
-    the base's values. `base_at_load`: what PEFT computes from the base's own weight when it adds the adapter,
-    also where the file replaces that weight afterwards: the update, or the whole new weight. `lora_form`: how
-    its updates can be written as a LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for
-    configs that differ from this. `factors`: its update as factors of a LoRA, if that is exact for every
-    base.
-    `unmergeable_reason`: why an adapter with this config cannot be merged. `check_installed`: raises
-    `MissingDependency` if a package other than torch is missing that its change needs. `merge_difference`:
-    how a merge into a weight of this shape differs from the live adapter, if it does. It ends a sentence.
-    `tolerance`: how close a merge is to that of the method's own library.
+    Changing weights: `weight` and `bias`: how the method changes them. `rows`: its change of a weight in
+    blocks of rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is
+    needed, if there is one; `bias_formula`: its change of a bias as one. If `weight` and `bias` are None, the
+    method cannot be merged, and `unmergeable_hint` explains why, and what to do. `needs_base`: whether its
+    change depends on the base's values. `base_at_load`: what PEFT computes from the base's own weight when it
+    adds the adapter, also where the file replaces that weight afterwards: the update, or the whole new
+    weight. `lora_form`: how its updates can be written as a LoRA; "no" if there is no exact way.
+    `lora_form_of_variant`: the same for configs that differ from this. `factors`: its update as factors of a
+    LoRA, if that is exact for every base. `unmergeable_reason`: why an adapter with this config cannot be
+    merged. `check_installed`: raises `MissingDependency` if a package other than torch is missing that its
+    change needs. `merge_difference`: how a merge into a weight of this shape differs from the live adapter,
+    if it does. It ends a sentence. `tolerance`: how close a merge is to that of the method's own library.
     """
 
     name: str
@@ -225,7 +224,7 @@ class Method:
         return self.needs_base or self.depends_on_base(config)
 
     def lora_form_for(self, config: AdapterConfig | None = None) -> LoraForm:
-        """Whether adapters with such a config can be written as a LoRA; for a matrix at least
+        """Whether adapters with this config can be written as a LoRA: for a matrix, at least
         approximately.
         """
         if config is not None:
@@ -240,8 +239,8 @@ class Method:
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def changes_nothing(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
-        """Whether a module with these tensors, names by role, leaves the model as it is. `zeros` and `ones`
-        are the names of the tensors that are all zeros and all ones. False if that is not known.
+        """Whether a module with these tensors, names by role, leaves the model unchanged. `zeros` and `ones`
+        are the names of the tensors that are all zeros and all ones. False if this cannot be determined.
         """
         return self._has_no_update(tensors, zeros, ones) and not _matching(self.base_numbers, tuple(tensors))
 
@@ -252,7 +251,7 @@ class Method:
         )
 
     def products_of(self, roles: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...], ...]:
-        """The products of a module with these roles: of each, the roles of its factors."""
+        """The products of a module with these roles, each as the roles of its factors."""
         return _held_products(self.products, tuple(roles))
 
     def _has_no_update(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
@@ -304,8 +303,8 @@ class Method:
         return _stems((*self.key_patterns, *self.replaced))
 
     def shared_role(self, name: str) -> str | None:
-        """The role of a tensor that all modules share, or None. Its name may end with the adapter's, like
-        those of modules; PEFT drops names with that part elsewhere.
+        """The role of a tensor that all modules share, or None. Its name may end with the adapter's name,
+        like the names of modules; PEFT drops a key that has it anywhere else.
         """
         stem = name.removesuffix(_LAST_NAME) if self.key_patterns else name  # not those of prompts
         name = name if "." in stem else stem
@@ -320,7 +319,7 @@ class Method:
 def _held_products(
     products: tuple[tuple[str, ...], ...], roles: tuple[str, ...]
 ) -> tuple[tuple[tuple[str, ...], ...], ...]:
-    """The products of a module with these roles: of each, the roles of its factors. The modules of an adapter
+    """The products of a module with these roles, each as the roles of its factors. The modules of an adapter
     have the same roles, so this is computed once.
     """
     factors = (tuple(_matching(factor, roles) for factor in product) for product in products)
@@ -342,8 +341,8 @@ def _matching(pattern: str, roles: tuple[str, ...]) -> tuple[str, ...]:
 def add_delta(
     delta: Callable[[ModuleTensors, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
 ) -> ChangeFunction:
-    """The change of a method that adds `delta(parts, shape)`: float32, in the weight's stored shape, as in
-    PEFT.
+    """The change made by a method that adds `delta(parts, shape)`: float32, in the weight's stored shape, as
+    in PEFT.
 
     Rounded once: `W + Δ` in float32, rounded to W's dtype. Rounded twice: Δ is rounded to W's dtype first.
     """

@@ -34,8 +34,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why PEFT cannot load the directions: it keeps the largest ones, as many as `rank_pattern` or
-    `effective_rank` says.
+    """Why PEFT cannot load the directions: it keeps the largest ones, and `rank_pattern` or `effective_rank`
+    gives their number.
     """
     minimum, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
     for pattern, rank in config.pattern_values("rank_pattern").items():

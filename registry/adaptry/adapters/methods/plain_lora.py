@@ -7,8 +7,8 @@ from adaptry.adapters.methods.lora_config import lora_variant
 
 
 def plain_reason(adapter: Adapter) -> str | None:
-    """Why a LoRA's factors alone are not its update, as the end of a sentence ("is DoRA, …"); None if they
-    are.
+    """Why the update of a LoRA is more than its factors, as the end of a sentence ("is DoRA, …"); None if it
+    is not.
     """
     spec = adapter.spec
     if spec.method != "lora":

@@ -1,7 +1,7 @@
 """A module's weight after its change, if the file also replaces the base's weight.
 
 PEFT first adds the adapter to the base, and then loads the file's tensors. Some methods compute a part of
-their change in the first step, from a weight that the second one replaces.
+their change in the first step, from a weight that the second step replaces.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Changes of a matrix in blocks of its rows, so that a merge never holds a whole weight.
 
-A method that changes each row of a weight on its own says which of its tensors have a row for each row of the
-weight. A block is changed by the method's own function, which gets only these rows of the weight and of the
-tensors, so every element is computed by the same operations as in the whole weight.
+A method that changes each row of a weight separately lists which of its tensors have a row for each row of
+the weight. A block is changed by the method's own function, which gets only these rows of the weight and of
+the tensors, so every element is computed by the same operations as in the whole weight.
 """
 
 from __future__ import annotations

@@ -53,11 +53,12 @@ torch, so a few elements of a result differ by one unit in the last place.
 class FormulaArrays:
     """The numbers of a formula, all float32: `factors` are pairs of B [out, r] and A [r, in], with equal r;
     `scale` is s, `divisor` d. `vector` is v: [out], or [in] if columns are scaled. `write_rows(first, rows)`
-    fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds W's, which
-    it replaces by the result's. `blocks` [in/b, b, b] are those of R. The products of a `sum` are added
-    rank by rank; `up_scales` are then factors of each B. If `of_product` is given, the numbers are
-    `of_product(Lᵀ·W)`, where `left` is L [out, r], and the product [r, in] is in float64. If the kind is
-    `paired`, `own_scales` is c [out], and a row's partner is in the other half of its group of 2·`half` rows.
+    fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds the rows of
+    W, which the function replaces by those of the result. `blocks` [in/b, b, b] are those of R. The products
+    of a `sum` are added rank by rank; `up_scales` are then factors of each B. If `of_product` is given, the
+    numbers are `of_product(Lᵀ·W)`, where `left` is L [out, r], and the product [r, in] is in float64. If the
+    kind is `paired`, `own_scales` is c [out], and a row's partner is in the other half of its group of
+    2·`half` rows.
     """
 
     factors: tuple[tuple[Floats, Floats], ...] = ()
@@ -76,7 +77,7 @@ class FormulaArrays:
 @dataclass(frozen=True, slots=True)
 class RowFormula:
     """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
-    numbers. `start(first, rows)` fills `rows` with those that the adapter has in place of W's, before the
+    numbers. `start(first, rows)` fills `rows` with the rows that the adapter has in place of W's, before the
     change; they are rounded to W's dtype. Without it, W is the base's. `uses_numpy` is True if the numbers
     come from functions of numpy whose last bits depend on numpy's version and on the processor.
     """

@@ -1,4 +1,4 @@
-"""Groups an adapter's tensors by role, with a method's `key_patterns` and `shared` names. None is left
+"""Groups an adapter's tensors by role, with a method's `key_patterns` and `shared` names. No tensor is left
 out.
 """
 
@@ -68,8 +68,8 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
 def contradiction(
     method: Method, config: AdapterConfig, names: Iterable[str], tensors: Mapping[str, TensorInfo]
 ) -> str | None:
-    """A sentence about a module among the unclaimed tensors `names` that contradicts the config; None if none
-    does, and tensors are only missing.
+    """A sentence about a module whose tensors, among the unclaimed ones `names`, contradict the config; None
+    if tensors are only missing.
     """
     named: dict[str, dict[str, str]] = {}
     for name in names:

@@ -49,7 +49,7 @@ def _position(parts: ModuleTensors) -> int:
         source = torch.Generator().manual_seed(first + place)
         deviation = 1.0 / parts.module.rank**0.5
         drawn = torch.normal(mean=0.0, std=deviation, size=tuple(saved.shape), generator=source)
-        # They were held in the dtype of the base in training.
+        # During training, they had the dtype of the base.
         if any(
             torch.equal(drawn.to(held).float(), saved) for held in (torch.float32, torch.bfloat16, torch.half)
         ):

@@ -27,7 +27,9 @@ def is_order_known(count: int, selected: int) -> bool:
 
 
 def top_k(numbers: Floats, selected: int) -> Positions:
-    """The positions of the `selected` largest in the last dimension, from the largest on. None is NaN."""
+    """The positions of the `selected` largest numbers in the last dimension, largest first. No number may be
+    NaN.
+    """
     import numpy as np
 
     order = np.argsort(-numbers, axis=-1, kind="stable")[..., : selected + 1]

@@ -115,7 +115,9 @@ def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
 
 
 def _empty_roles(config: AdapterConfig, path: str) -> frozenset[str]:
-    """PEFT saves the weights of all chosen vectors except the last, so none if there is only one."""
+    """PEFT saves the weights of all chosen vectors except the last, so it saves no weight if there is only
+    one.
+    """
     is_alone = config.flag("save_only_topk_weights") and config.rank("topk", 2) == 1
     return frozenset({"A_weights", "B_weights"}) if is_alone else frozenset()
 

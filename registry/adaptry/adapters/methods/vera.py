@@ -48,7 +48,7 @@ def _exceeds_shared_matrices(
 def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
     """A and B, from the file or drawn from the seed, in the dtype in which PEFT draws and holds them.
 
-    PEFT requires a saved A only, and keeps the B that it has drawn if the file has none.
+    PEFT requires only A to be saved; if the file has no B, it keeps the one that it has drawn.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""WaveFT: trained wavelet coefficients at random places (arXiv 2505.12532; PEFT `tuners/waveft`)."""
+"""WaveFT: trained wavelet coefficients at random positions (arXiv 2505.12532; PEFT `tuners/waveft`)."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = N
 
 
 def identity_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that two copies of one model share, without the head that a model was saved with, and without
-    tying: both are visible in the tensors.
+    """The facts that are equal in all copies of a model. The head with which a copy was saved, and tying, are
+    not among them: the tensors show both.
     """
     return {key: value for key, value in facts.items() if key not in _NOT_IDENTITY}
 

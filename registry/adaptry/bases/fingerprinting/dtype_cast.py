@@ -31,8 +31,8 @@ def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str
     bits_a, bits_b = _bits(a), _bits(b)
     if bits_a == bits_b:
         return "a change of dtype"
-    # Only one side is rounded: rounding both would take a fine-tune that is smaller than the rounding for a
-    # cast.
+    # Only one side is rounded: rounding both would mistake a fine-tune that is smaller than the rounding for
+    # a cast.
     for name, chain in _CHAINS.items():
         if _bits(chain(a)) == bits_b or bits_a == _bits(chain(b)):
             return f"a cast to {name}"

@@ -2,8 +2,9 @@
 
 A shard is read from its beginning to its end, in pieces that stay in a core's cache, and each piece is hashed
 for the file and for its tensors at the same time (`core.sha256_streams`). If there are fewer shards than
-threads, tensors are read apart from the files, so that all threads have work. A thread gives a range back
-after some MiB and continues with the one that has the most bytes left, so that all threads end together.
+threads, tensors are read separately from the files, so that all threads have work. After a few MiB, a thread
+returns its range and continues with the one that has the most bytes left, so that all threads finish
+together.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _tensors(checkpoint: HfCheckpoint, shard: str, stored: Mapping[str, TensorSh
 
 
 def _groups(tensors: Sequence[RangeTensor]) -> Iterator[list[RangeTensor]]:
-    """Groups of adjacent tensors, each of some MiB."""
+    """Groups of adjacent tensors, each of a few MiB."""
     group: list[RangeTensor] = []
     for tensor in tensors:
         if group and (group[-1].end != tensor.start or tensor.end - group[0].start > _GROUP):
@@ -170,7 +171,7 @@ class _HashRun:
             try:
                 for each in working:
                     each.result()
-            except BaseException:  # Ctrl-C, too
+            except BaseException:  # including Ctrl-C
                 self._stop()
                 raise
 

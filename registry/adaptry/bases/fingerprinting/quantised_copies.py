@@ -45,8 +45,9 @@ def is_packed(record: BaseRecord) -> bool:
 def match_quantised(
     a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
 ) -> Match | None:
-    """Compares two bases, at least one of them quantised, by weights under normalised names; None if they do
-    not look like copies of one model. Tensors that only one has (unrecognised packed ones) are ignored.
+    """Compares two bases, at least one of them quantised, by their weights under normalised names; None if
+    they do not look like copies of one model. Tensors that only one of them has (unrecognised packed ones)
+    are ignored.
     """
     pairs = {
         name: (ours[name], theirs[name])

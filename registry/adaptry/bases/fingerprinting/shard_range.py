@@ -111,7 +111,7 @@ class ShardRange:
 
     def digests(self) -> RangeDigests:
         """The digests, after the last piece."""
-        for tensor in self.tensors[self._begun :]:  # empty ones at the end
+        for tensor in self.tensors[self._begun :]:  # empty tensors at the end
             self._exact[tensor.name], self._canon[tensor.name] = _TensorHashes(tensor, False).digests()
         return RangeDigests(self._whole.hexdigest() if self._whole else None, self._exact, self._canon)
 

@@ -22,8 +22,8 @@ _SHOWN = 8
 
 
 def find_example(ours: bytes, bases: bytes) -> dict[str, Any] | None:
-    """A `text`, and its tokens by our tokenizer and the base's, as JSON; None if none was found. If the
-    tokens are the same, their ids follow in brackets. Raises the library's errors.
+    """A `text` and its tokens, as JSON, from our tokenizer and the base's; None if no such text was found. If
+    the tokens are the same, their ids follow in brackets. Raises the library's errors.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -48,8 +48,8 @@ def _with_ids(encoding: Any) -> list[str]:
 
 
 def _likely(ours: Any, bases: Any) -> Iterator[str]:
-    """Texts with differences: added tokens, merges that only one has or has at another rank. (`Any`:
-    JSON.)
+    """Texts likely to show a difference: with added tokens, or merges that only one tokenizer has or that it
+    ranks differently. (`Any`: JSON.)
     """
     known = bases.get("added_tokens") or []
     odd = [token for token in ours.get("added_tokens") or [] if token not in known]
@@ -69,5 +69,5 @@ def _pairs(document: Any) -> list[list[str]]:
 
 
 def answer(data: bytes, length: str) -> bytes:
-    """Like `find_example`, for our file, which has this `length`, and the base's file after it."""
+    """Like `find_example`, for our file, which has this `length`, and the base's file, which follows it."""
     return json.dumps(find_example(data[: int(length)], data[int(length) :])).encode()

@@ -24,7 +24,7 @@ _WHOLE = "A"
 
 def steps_of(document: Any) -> dict[str, str]:
     """A digest for each step: `model` (its kind, options and merges), `normalizer`, `pre_tokenizer` and
-    `special_tokens` (those put around a text). (`Any`: JSON.) Raises `Invalid`.
+    `special_tokens` (those added before and after a text). (`Any`: JSON.) Raises `Invalid`.
     """
     try:
         normalizer = _sequence(document.get("normalizer"), "normalizers")
@@ -92,7 +92,7 @@ def _spaces(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _special_tokens(step: Any) -> list[Any]:
-    """The ids around a text, with `A` for the text. (`Any`: JSON.)"""
+    """The ids before and after a text, with `A` in the text's place. (`Any`: JSON.)"""
     if step is None or step.get("type") == "ByteLevel":  # changes offsets only
         return [_WHOLE]
     if step["type"] == "Sequence":

@@ -101,7 +101,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
 
 
 def _refused_by_quantised_layers(bound: BoundAdapter) -> Iterator[Finding]:
-    from adaptry.checks.binding.quantised_layers import refused_by_quantised_layers  # for few bases
+    from adaptry.checks.binding.quantised_layers import refused_by_quantised_layers  # needed for few bases
 
     for why, paths in refused_by_quantised_layers(bound.adapter, bound.base, bound.module_map.placed):
         names = shorten_names(fold_layer_numbers(paths))

@@ -19,9 +19,7 @@ from adaptry.checks.binding import bind
 
 
 def rows_of_base(adapter: Adapter, base: BaseRecord, checkpoint: HfCheckpoint) -> frozenset[str]:
-    """The targets of the rows that the adapter replaces by the base's own. `checkpoint` has the weights of
-    `base`.
-    """
+    """The targets whose replaced rows equal the base's own. `checkpoint` has the weights of `base`."""
     extras = [extra for extra in bind(adapter, base).module_map.extras if extra.extra.kind == "token_rows"]
     with Shards(checkpoint) as shards:
         return frozenset(
@@ -30,7 +28,9 @@ def rows_of_base(adapter: Adapter, base: BaseRecord, checkpoint: HfCheckpoint) -
 
 
 def _has_own_rows(adapter: Adapter, extra: ExtraTarget, checkpoint: HfCheckpoint, shards: Shards) -> bool:
-    """Whether PEFT, which casts each row to the base's dtype, loads the values that the base has there."""
+    """Whether PEFT, which casts each row to the base's dtype, loads the same values that the base has in
+    these rows.
+    """
     info, stored = adapter.tensors[extra.extra.tensor], checkpoint.tensors.get(extra.tensor)
     if stored is None or not {info.dtype, stored.dtype} <= PLAIN_FLOATS:
         return False

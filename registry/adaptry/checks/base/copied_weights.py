@@ -21,8 +21,8 @@ _EQUAL = frozenset(["equal", "a change of dtype"])
 
 
 def weights_of_base(adapter: Adapter, base: BaseRecord | None) -> frozenset[str]:
-    """The targets of the weights that the adapter replaces by the base's own, as far as the sampled elements
-    show. Embeddings and heads whose rows are replaced singly are not compared.
+    """The targets whose replaced weights equal the base's own, as far as the sampled elements show.
+    Embeddings and heads of which single rows are replaced are not compared.
     """
     if base is None or not adapter.format.names_modules:
         return frozenset()

@@ -280,7 +280,7 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
 
 
 def _indices(value: object) -> list[int]:
-    """Token numbers from a list, or from a mapping of module to list."""
+    """Token numbers from a list, or from a mapping of modules to lists."""
     if isinstance(value, Mapping):
         return [number for part in value.values() for number in _indices(part)]
     return [item for item in value if type(item) is int] if isinstance(value, list) else []

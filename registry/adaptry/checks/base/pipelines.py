@@ -67,7 +67,7 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _is_of_another(module: ModuleSpec, adapter: Adapter, weights: _Shapes, base: BaseRecord) -> bool:
-    """Whether the base is one part of a pipeline, and the module belongs to another part."""
+    """Whether the base is only one part of a pipeline, and the module belongs to another part."""
     if _is_pipeline(base):
         return False
     prefixes = {_prefix(each.path) for each in adapter.spec.modules if each.path in weights}
@@ -84,7 +84,7 @@ def _is_pipeline(base: BaseRecord) -> bool:
 
 
 def _tensors(base: BaseRecord) -> Iterator[tuple[str, TensorShape]]:
-    """The base's tensors with the part's name in front; a single part may be any."""
+    """The base's tensors with the part's name in front; a base that is a single part may be any part."""
     if _is_pipeline(base):
         yield from base.tensors.items()
     else:

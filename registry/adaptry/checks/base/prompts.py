@@ -24,8 +24,8 @@ _UNEVEN = ("gemma4",)
 
 
 def check_prompt(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
-    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers. Empty
-    for other methods.
+    """Findings about a prompt's shape, compared with the config and, with `base`, with its width or number of
+    layers. Empty for other methods.
     """
     if adapter.spec.method not in _PROMPTS | _PREFIXES:
         return

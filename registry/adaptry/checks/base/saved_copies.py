@@ -1,8 +1,8 @@
 """Compares the copy of an embedding, which PEFT saves next to an update of it, with the base's embedding.
 
-PEFT loads the copy, and adds the update to it. Training leaves the copy as it is in the base. Other values
-are those of another model, or of one that was saved while the adapter was merged: then its update is applied
-twice.
+PEFT loads the copy, and adds the update to it. Training leaves the copy equal to the base's embedding. Other
+values come from another model, or from one that was saved while the adapter was merged; its update is then
+applied twice.
 """
 
 from __future__ import annotations

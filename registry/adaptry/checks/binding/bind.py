@@ -76,7 +76,7 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
         as_parameters = modules_as_parameters(model) if model.experts is not None else frozenset()
         intended = with_parameter_scales(model, intended) if as_parameters else intended
         parts = loaded_parts(model, intended)
-        # A quantised base stores other parameters in the place of those in memory.
+        # A quantised base stores other parameters in place of those in memory.
         has_known_parameters = bool(model.targets.parameters) and not base.facts.get("quantization")
         uncovered = tuple(uncovered_modules(model, intended))
         return replace(
@@ -98,7 +98,7 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
 
 
 def _without_replication(spec: Spec) -> Spec:
-    """The spec on the deeper model, which has the layers that its modules name."""
+    """The spec on the deeper model, which has the layers that the spec's modules name."""
     traits = tuple(trait for trait in spec.traits if trait != _REPLICATION)
     return spec if traits == spec.traits else spec.model_copy(update={"traits": traits})
 

@@ -35,16 +35,16 @@ class BoundAdapter:
     """An adapter on a base.
 
     `module_map`: every module and whole weight that PEFT applies, with the base's tensor, and those for which
-    the base has no tensor (`missing`). `intended`: the same, and those that PEFT drops, with the tensors for
-    which they were intended. `dropped`: the parts that PEFT silently drops. `refusals`: sentences, each a
+    the base has no tensor (`missing`). `intended`: the same and those that PEFT drops, each with the tensor
+    for which it was intended. `dropped`: the parts that PEFT silently drops. `refusals`: sentences, each a
     reason why PEFT would not load the adapter at all. `unlisted`: whole weights that replace one of the
     base's although no field of the config names them. `uncovered`: modules that the config makes PEFT adapt,
     but for which the file has no tensors. `fills_in`: whether PEFT changes them by its initial values.
-    `unknown_parameters`: items of `target_parameters` that are no parameters of the model.
-    `precision_loss`: a sentence about a tensor that the file has with less precision than PEFT computes it.
-    `as_parameters`: paths of single experts and routers that PEFT adapts as parameters, so that it looks up
-    no rank by these paths. `variant`: that of a LoRA. `chosen_class`: a sentence, if only the names show that
-    the model has no head although the base was saved with one, or the reverse.
+    `unknown_parameters`: items of `target_parameters` that are no parameters of the model. `precision_loss`:
+    a sentence about a tensor that the file has with less precision than PEFT computes it. `as_parameters`:
+    paths of single experts and routers that PEFT adapts as parameters, so that it looks up no rank by these
+    paths. `variant`: that of a LoRA. `chosen_class`: a sentence, if only the names show that the model has no
+    head although the base was saved with one, or the reverse.
 
     With `layer_replication`, `base` is the deeper model that PEFT makes of the base, and `layers` are the
     base's layers at each of its positions. `unbound` is set if that model is unknown; the adapter is then not

@@ -86,7 +86,7 @@ def model_types(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_as_peft_expects(path: str, types: Sequence[str], shape: Sequence[int]) -> bool:
-    """Whether a LoRA of the module at `path` gives in PEFT the same answers as its merge."""
+    """Whether a LoRA of the module at `path` gives the same answers in PEFT as after a merge."""
     is_refused = path.rpartition(".")[2] in _REFUSED and not _REFUSING_MODELS.isdisjoint(types)
     return not is_refused and not _is_read_directly(path, types, shape) and not _is_unlike_peft(path, types)
 
@@ -143,7 +143,7 @@ def bypassed_rows(
 ) -> tuple[str, ...]:
     """The embeddings, among those at these paths (with their trained rows), that the model never calls. If a
     model reads the weight, PEFT's layer for rows next to another method returns the trained values, but
-    TRAINABLE_TOKENS does not. PEFT ties no rows of an embedding if the head has others.
+    TRAINABLE_TOKENS does not. PEFT does not tie the rows of an embedding if the head has other rows.
     """
     types, is_alone = model_types(facts), method == "trainable_tokens"
     of_ends = {rows for path, rows in trained.items() if is_head(path) or is_shared_embedding(path, types)}

@@ -1,9 +1,9 @@
 """How PEFT adapts experts and routers in the families whose targets it converts.
 
 The factors of all experts of a layer become one pair for each fused parameter. An expert's gate and up
-projection share one, of twice the rank. PEFT looks up `rank_pattern` and `alpha_pattern` by the parameter's
-name; if no pattern matches, rank and alpha are also twice the config's. With rsLoRA, this changes the scale.
-A router is adapted as the parameter `gate.weight`, which a pattern such as `gate` does not match.
+projection share one pair, of twice the rank. PEFT looks up `rank_pattern` and `alpha_pattern` by the
+parameter's name; if no pattern matches, rank and alpha are also twice the config's. With rsLoRA, this changes
+the scale. A router is adapted as the parameter `gate.weight`, which a pattern such as `gate` does not match.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def transformers5_path(path: str) -> str:
 @dataclass(frozen=True, slots=True)
 class ExpertMatrix:
     """One matrix of one expert. `parameter` is the parameter into which PEFT fuses it, `last` the last
-    parameter of its module, and `beside` are the names of all matrices of one expert that are fused into
+    parameter of its module, and `beside` has the names of all matrices of one expert that are fused into
     `parameter`.
     """
 

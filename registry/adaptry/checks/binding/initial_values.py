@@ -1,5 +1,5 @@
-"""Values that PEFT computes itself: for modules without tensors in the file, and in addition to the
-file's.
+"""Values that PEFT computes itself: for modules without tensors in the file, or in addition to those in the
+file.
 """
 
 from __future__ import annotations

@@ -235,8 +235,8 @@ def _unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:
 
 
 def _tied_copies(model: LoadedModel) -> Iterator[ExtraTarget]:
-    """The weight of a head that PEFT saves with the embedding to which it ties it. A head with a common name
-    is recognised without the base.
+    """The weight of a head that PEFT saves with the embedding to which it ties it. If the head has a common
+    name, this is recognised without the base.
     """
     for name in model.adapter.spec.unclaimed if model.adapter.config.ties_saved else ():
         target = name.removeprefix(PREFIX)

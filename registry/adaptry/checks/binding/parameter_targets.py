@@ -1,4 +1,4 @@
-"""Which parameters a LoRA's `target_parameters` selects that the model lacks, or that PEFT cannot adapt."""
+"""Parameters in a LoRA's `target_parameters` that the model lacks or that PEFT cannot adapt."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ def refused_beside_parameters(model: LoadedModel) -> Iterator[str]:
         if config.fields.get(field) is not None:
             yield f"{field} is set, {what}"
     if config.flag("fan_in_fan_out") and all(each.kind == "parameter" for each in model.adapter.spec.modules):
-        yield f"fan_in_fan_out is set, {what}"  # a linear layer before it would turn it off
+        yield f"fan_in_fan_out is set, {what}"  # a preceding linear layer would turn it off

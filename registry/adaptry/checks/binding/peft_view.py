@@ -1,9 +1,9 @@
 """An adapter as PEFT reads it on a base, if that differs from its files.
 
 For families whose names transformers converts, PEFT converts a LoRA's names in the same way. It removes its
-prefix before that and adds it afterwards, so it also reads names without the prefix. It removes the adapter's
-name. If PEFT would then give experts the factors of other experts, the names are left as they are. For an IA3
-whose config has no `feedforward_modules`, it uses those of the base's architecture.
+prefix before the conversion and adds it afterwards, so it also reads names without the prefix. It also
+removes the adapter's name. If PEFT would then give experts the factors of other experts, the names are left
+as they are. For an IA3 whose config has no `feedforward_modules`, it uses those of the base's architecture.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class QuantisedRefusals:
-    """`methods` raise an error and `idle` ones change nothing. LoRAs whose `init_lora_weights` begins with
-    one of `starts` raise an error, as do DoRA without `has_dora` and MiSS's `bat` without `has_bat`.
-    `in_float32` ones return float32, which the next layer of a 16-bit model refuses. `condition` ends a
-    sentence.
+    """The methods in `methods` raise an error, and those in `idle` change nothing. LoRAs whose
+    `init_lora_weights` begins with one of `starts` raise an error, as do DoRA without `has_dora` and MiSS's
+    `bat` without `has_bat`. Those in `in_float32` return float32, which the next layer of a 16-bit model
+    refuses. `condition` ends a sentence.
     """
 
     methods: frozenset[str]

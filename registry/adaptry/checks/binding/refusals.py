@@ -204,9 +204,7 @@ def _token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
 
 
 def _rows_of_input(model: LoadedModel) -> Iterator[str]:
-    """Input embeddings that TRAINABLE_TOKENS wraps twice, since it counts them among the modules that are
-    tied to them.
-    """
+    """Input embeddings that TRAINABLE_TOKENS wraps twice, since it counts each of them as tied to itself."""
     if model.adapter.spec.method != "trainable_tokens" or not model.is_input_among_tied:
         return
     is_default = model.adapter.config.fields.get("target_modules") is None

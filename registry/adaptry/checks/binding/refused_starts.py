@@ -1,5 +1,5 @@
-"""Initialisations that PEFT cannot compute for a kind of layer. It computes them again whenever it loads an
-adapter, before it reads the file, and raises an error.
+"""Initialisations that PEFT cannot compute for a kind of layer. PEFT computes the initialisation whenever it
+loads an adapter, before it reads the file; here it raises an error.
 
 Observed in PEFT 0.21: `update_layer` of the classes in `tuners/lora/layer.py`. CorDA needs covariances of
 activations, which exist only during the run that prepared them.

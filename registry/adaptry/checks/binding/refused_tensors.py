@@ -1,4 +1,4 @@
-"""Tensors of a method's own that PEFT cannot load, by their shape or dtype. Observed in PEFT 0.21."""
+"""A method's own tensors that PEFT cannot load because of their shape or dtype. Observed in PEFT 0.21."""
 
 from __future__ import annotations
 

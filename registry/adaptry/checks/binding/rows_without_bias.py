@@ -1,7 +1,7 @@
 """Trained token rows, or a saved copy, of an output head that has a bias.
 
-PEFT's layer for token rows multiplies with the changed weight and leaves out the bias. It also takes the
-place of a head that is tied to the embedding, as BERT's, and so does the copy of a saved embedding with
+PEFT's layer for token rows multiplies with the changed weight and leaves out the bias. The layer also
+replaces a head that is tied to the embedding, like BERT's, and so does the copy of a saved embedding with
 `ensure_weight_tying`. A merge changes the weight and keeps the bias.
 """
 

@@ -98,8 +98,8 @@ def _around(path: str) -> Iterator[str]:
 
 
 def _without_tensors(adapter: Adapter, names: ModelNames, prefix: str = PREFIX) -> Iterator[str]:
-    """Parameters of saved modules that the file lacks: PEFT reads each of them, and fails if one is
-    missing.
+    """Parameters of saved modules that the file lacks: PEFT reads all parameters of such modules, and fails
+    if one is missing.
     """
     lost = sorted(
         parameter

@@ -1,4 +1,4 @@
-"""Tensors of a Shadow adapter's second model that PEFT refuses, since it makes that model like the base."""
+"""Tensors of a Shadow adapter's second model that PEFT refuses, since it builds that model like the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which modules of a model PEFT adapts by a config: `target_modules` and the fields that restrict it.
+"""The modules of a model that PEFT adapts because of a config: `target_modules` and the fields that restrict
+it.
 
 The rules are those of `check_target_module_exists` (peft/tuners/tuners_utils.py, 0.21). Names are those in
 memory, without PEFT's prefix.

@@ -41,7 +41,9 @@ def dropped(*causes: DropCause) -> Condition:
 
 
 def not_targeted(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules that PEFT does not adapt by the config; without a base, as far as the config shows it."""
+    """Modules that PEFT, given the config, does not adapt; without a base, as far as the config shows
+    this.
+    """
     if subject.base is not None:
         return dropped("not_targeted")(subject, runtime)
     if not subject.config.fields.get("target_modules") and not _lists_nothing(subject):

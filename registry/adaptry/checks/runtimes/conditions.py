@@ -51,7 +51,7 @@ def method_beyond(*methods: str) -> Condition:
 
 
 def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A method that has no entry here; PEFT does not know it either."""
+    """A method that has no entry here and that PEFT does not know either."""
     method = subject.spec.method
     return None if method in METHODS else ConditionMatch(f"its method is {method}, which PEFT does not know")
 
@@ -292,7 +292,9 @@ def other_scale(scale: Scale) -> Condition:
 
 
 def trained_scale(subject: CheckSubject, module: ModuleSpec) -> float:
-    """The scale by the factors' rank: a config with another rank cannot be the one used in training."""
+    """The scale according to the factors' rank: a config with another rank cannot be the one used in
+    training.
+    """
     rooted = subject.config.flag("use_rslora")
     return module.alpha / (math.sqrt(module.rank) if rooted else module.rank)
 
@@ -303,7 +305,7 @@ def layout(name: str, sentence: str) -> Condition:
 
 
 def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
-    """The condition, for an adapter that a version of PEFT before `version` wrote."""
+    """The condition, for an adapter written by a version of PEFT before `version`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)
@@ -316,7 +318,7 @@ def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
 
 
 def written_from(version: tuple[int, ...], condition: Condition) -> Condition:
-    """The condition, for an adapter that this version of PEFT or a newer one wrote."""
+    """The condition, for an adapter written by this version of PEFT or a newer one."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)

@@ -1,7 +1,7 @@
 """Conditions on the copies of whole embeddings that PEFT saves next to an update of them.
 
-PEFT loads the copy; most engines ignore it and use the base's embedding. The copy's values decide whether
-that is the same (`copied_weights`): a verdict reads no other weights.
+PEFT loads the copy; most engines ignore it and use the base's embedding. The copy's values show whether this
+makes a difference (`copied_weights`); a verdict reads no other weights.
 """
 
 from __future__ import annotations

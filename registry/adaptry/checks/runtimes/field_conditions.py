@@ -93,7 +93,7 @@ def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
 
 
 def method_misspelled(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """`peft_type` that is not in capitals as in PEFT."""
+    """`peft_type` is not in capitals, as PEFT writes it."""
     declared = (subject.written or subject.adapter).config.fields.get("peft_type")
     return (
         None

@@ -32,7 +32,7 @@ _UNAPPLIED: Mapping[str, frozenset[str]] = dict.fromkeys(
 
 
 def fused_experts(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Updates of experts that are in one parameter, and that the base does not store so. PEFT names them
+    """Updates of experts that are in one parameter although the base stores them separately. PEFT names them
     `….experts`, without the parameter's name, so the converter finds no tensor.
     """
     return None if subject.base and _stores_fused(subject.base) else _fused(subject)
@@ -137,7 +137,7 @@ def _of_model(subject: CheckSubject, names: Mapping[str, frozenset[str]]) -> Con
 
 
 def _weights_of_experts(base: BaseRecord) -> int:
-    """The number of weights of a layer's experts, as stored one by one; 0 if the base stores none so."""
+    """The number of weights of a layer's experts, if the base stores them one by one; otherwise 0."""
     layers: dict[str, set[str]] = {}
     for name in base.tensors:
         if match := _EXPERT.fullmatch(name.rpartition(".")[0]):

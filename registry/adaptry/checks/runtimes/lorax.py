@@ -1,4 +1,4 @@
-"""Rules of LoRAX. It looks up the names that it knows and drops all others, with a warning at most."""
+"""Rules of LoRAX. It looks up the names that it knows and drops all others, at most with a warning."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def only_lora(source: str) -> RuntimeRule:
 
 
 def dora(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
-    """The rule about DoRA. `by_file`: for engines that read the tensors and not `use_dora`."""
+    """The rule about DoRA. `by_file`: for engines that look at the tensors, not at `use_dora`."""
     by_trait = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
     title = "DoRA's magnitudes in its file" if by_file else "DoRA"
     found = when.magnitudes_in_file if by_file else by_trait

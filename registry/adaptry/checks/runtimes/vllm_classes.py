@@ -136,7 +136,7 @@ def takes_no_adapters(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
 
 
 def split_modules(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Updates of modules that the base's class knows only as several. Needs the base."""
+    """Updates of modules that the base's class accepts only as several separate modules. Needs the base."""
     return _of_class(subject, SPLIT_MODULES)
 
 

@@ -137,7 +137,7 @@ PARTS: Mapping[str, Parts] = {name: parts for names, parts in _GROUPS for name i
 
 
 def ignored(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules outside the language model, which the server ignores, whatever its options."""
+    """Modules outside the language model that the server ignores, whatever its options."""
     return _outside(subject, are_supported=False)
 
 

@@ -1,4 +1,6 @@
-"""Model Breadcrumbs: drops each update's largest and smallest elements; then a sum, or TIES' election."""
+"""Model Breadcrumbs: drops each update's largest and smallest elements, then computes a sum, or TIES'
+election.
+"""
 
 from __future__ import annotations
 

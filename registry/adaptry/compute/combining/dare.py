@@ -1,4 +1,4 @@
-"""DARE: drops random elements and scales up the rest to compensate; then a sum, or TIES' election."""
+"""DARE: drops random elements, scales up the rest to compensate, then computes a sum or TIES' election."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.lazy_dataclass import dataclass
 
 _ELEMENTS = 1 << 18  # elements per update and block: 1 MiB; several blocks fit into a core's cache
-_PART_ROWS = 64  # rows of a part, at least
-_WORTH_A_THREAD = 1 << 19  # elements of a part, at least
+_PART_ROWS = 64  # minimum number of rows of a part
+_WORTH_A_THREAD = 1 << 19  # minimum number of elements of a part
 
 RowBlock = tuple[int, slice]
 """A block: the member of the batch, and its rows."""
@@ -68,7 +68,7 @@ class DenseRows:
 
     def parts(self) -> Sequence[DenseRows]:
         """Consecutive parts of the elements, one for each processor if compiled code computes their blocks,
-        which leaves the others free. A batch is divided by members, a single matrix by rows.
+        since it uses only one processor. A batch is divided by members, a single matrix by rows.
         """
         members, height, _ = self.shape
         maximum = os.cpu_count() or 1 if can_compile(self.up, self.down) else 1

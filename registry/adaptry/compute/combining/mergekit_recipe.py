@@ -95,7 +95,7 @@ def translate_mergekit(document: Mapping[str, Any], label: str) -> dict[str, Any
 
 
 def _sources(document: Mapping[str, Any], what: str) -> dict[str, Mapping[str, Any]]:
-    """The adapters, each with its parameters; the base is skipped if it is listed among the models."""
+    """The adapters, each with its parameters; a base that is listed among the models is skipped."""
     models = document.get("models")
     if not isinstance(models, list) or not models:
         raise Invalid(f"{what}: models is a list, as in [{{model: org/model+acme/tone}}]")

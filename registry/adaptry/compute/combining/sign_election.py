@@ -1,8 +1,8 @@
 """Fuses several updates element by element: their sum, or the mean of those that agree on the sign.
 
 The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): for each element the updates vote on a
-sign, and only those that have it count. The paper has no weights; `sign` and `divide` define how they are
-used.
+sign, and only updates with the elected sign count. The paper has no weights; `sign` and `divide` define how
+they are used.
 """
 
 from __future__ import annotations

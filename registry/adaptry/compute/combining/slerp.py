@@ -66,7 +66,7 @@ def _row_by_row(inputs: CombineInputs, share: float) -> Factors:
     from adaptry.compute.tensors.lowrank import Factors, concatenate, row_inner_products
 
     if len(inputs.updates) == 1:
-        # The other one is zero, so orthogonal to every row: the coefficient is the same for all.
+        # The other update is zero, and so orthogonal to every row: the coefficient is the same for all rows.
         return _interpolate(inputs, share)
     one, other = inputs.updates
     coefficients = _arc(

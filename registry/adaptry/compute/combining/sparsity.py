@@ -60,7 +60,7 @@ class RandomMask:
 
 
 def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
-    """Keeps the `density · n` largest magnitudes, but at least one; none if the density is 0."""
+    """Keeps the `density · n` largest magnitudes: at least one, but none if the density is 0."""
     if density >= 1:
         return keep_all
     if density <= 0:
@@ -70,8 +70,8 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
-    """Drops the `gamma · n` largest magnitudes (fewer if density requires it) and keeps the `density · n`
-    next.
+    """Drops the `gamma · n` largest magnitudes (fewer if density requires it) and keeps the next `density ·
+    n`.
     """
     if density >= 1:
         return keep_all

@@ -21,7 +21,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def share(part: float | None, whole: float | None) -> float | None:
-    """part / whole; None if `whole` is 0 or one is missing."""
+    """part / whole; None if `whole` is 0, or if either number is missing."""
     return part / whole if part is not None and whole else None
 
 

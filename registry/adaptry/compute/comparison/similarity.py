@@ -1,4 +1,6 @@
-"""The similarity of two adapters, in a few numbers that identify near-duplicates: exactly, from factors."""
+"""The similarity of two adapters in a few numbers that identify near-duplicates, computed exactly from
+factors.
+"""
 
 from __future__ import annotations
 

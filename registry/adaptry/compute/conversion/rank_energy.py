@@ -1,7 +1,7 @@
 """How much of an adapter a rank keeps, from its singular values: a curve that helps to choose a rank.
 
-The share is that of the energy ‖Δ‖², summed over all modules. The worst module is shown too, since a sum can
-hide a module that is lost.
+"How much" is the share of the energy ‖Δ‖², summed over all modules. The worst module is shown too, since a
+sum can hide a module that is lost.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 
 
 def _merge_note(decided: ExportPlan) -> str:
-    """A note that the result is not an adapter, which a caller who names an engine expects."""
+    """A note that the result is not an adapter, although a caller who names an engine expects one."""
     return (
         f"the result is a whole model, not an adapter: {decided.needs_merge[0].reason}, so the update is"
         " merged into the base's weights"

@@ -74,8 +74,8 @@ def _total_figures(outcomes: Sequence[ComputeResult]) -> Mapping[str, Mapping[st
     """The figures of all repairs together: the energy of the original, and the sum of what each repair lost.
 
     The sum is right because repairs that lose something truncate the update to its largest singular values,
-    so that their losses are orthogonal. If an earlier repair has measured other names only, the modules were
-    renamed in between, and their energy is counted already.
+    so that their losses are orthogonal. If an earlier repair measured only other names, the modules were
+    renamed in between, and their energy has already been counted.
     """
     total: dict[str, Mapping[str, float]] = {}
     for outcome in outcomes:

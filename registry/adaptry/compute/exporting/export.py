@@ -137,8 +137,8 @@ def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
 
 
 def _is_unread_by_peft(found: PreparedExport, report: CheckReport, options: ExportOptions) -> bool:
-    """Whether only PEFT refuses the result, and not the original: a repair gave it the layout of an engine
-    whose files PEFT does not read, such as separate experts of several ranks.
+    """Whether the only problem is that PEFT refuses the result but not the original: a repair gave it the
+    layout of an engine whose files PEFT does not read, such as separate experts of several ranks.
     """
     if not {finding.code for finding in report.blocking} <= _BY_PEFT:
         return False

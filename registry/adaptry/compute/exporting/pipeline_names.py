@@ -15,7 +15,8 @@ _KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text
 
 def kohya_name(path: str, parts: Iterable[str]) -> str:
     """The name of a module in kohya's file, for a pipeline with these parts. Raises `Unsupported` for a part
-    other than a UNet or a CLIP text encoder: kohya names those like the original model's code.
+    other than a UNet or a CLIP text encoder: kohya names the modules of other parts like the original model's
+    code.
     """
     part, _, inside = path.partition(".")
     if part not in _KOHYA:

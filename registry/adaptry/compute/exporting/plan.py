@@ -125,7 +125,8 @@ def _of_peft(
     and that a repair of the config corrects, so that the export is the same adapter for both.
 
     Names are corrected too if the engine has its own file format; otherwise they follow the engine. A repair
-    that did not correct them was made in vain: PEFT does not read every layout that an engine needs.
+    in `done` that did not correct a finding is not planned again: PEFT does not read every layout that an
+    engine needs.
     """
     if runtime.engine in ("peft", "diffusers") or options.record is None:
         return ()

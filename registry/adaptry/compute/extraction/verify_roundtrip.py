@@ -15,7 +15,9 @@ from adaptry.core.progress import Progress, no_progress
 def verify_extraction(
     plan: ExtractPlan, adapter: Adapter, label: str, progress: Progress = no_progress
 ) -> Verification | str:
-    """The difference between base plus adapter and the fine-tune, by tensor; or why they cannot be merged."""
+    """The difference, by tensor, between base plus adapter and the fine-tune; or why base and adapter cannot
+    be merged.
+    """
     try:
         merge = plan_merge(plan.base, [WeightedAdapter(adapter, 1.0, label)], resize_vocab=True)
     except (CheckFailed, Unsupported) as error:

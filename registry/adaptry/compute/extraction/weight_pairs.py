@@ -21,7 +21,8 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WeightPair:
-    """One weight: its name, and the tensor (or its parts) in each checkpoint; `base` is None if it has none.
+    """One weight: its name, and the tensor (or its parts) in each checkpoint; `base` is None if the base
+    lacks the weight.
 
     `tied`: it is both input embedding and output head, in both checkpoints.
     """

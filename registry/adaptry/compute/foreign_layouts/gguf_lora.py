@@ -95,7 +95,7 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
 
 
 def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_TargetModule]]:
-    """The modules for each of llama.cpp's tensors, with names in memory; separate experts with those on
+    """The modules for each of llama.cpp's tensors, with names in memory; separate experts have their names on
     disk.
     """
     names = model_names(

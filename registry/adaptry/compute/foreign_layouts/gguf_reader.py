@@ -116,7 +116,7 @@ def read_gguf(file: Path, label: str) -> GgufLora:
     quantised).
     """
     gguf = import_gguf()
-    content = FolderContent(file.parent, [file.name])  # opened first, to notice changes from now on
+    content = FolderContent(file.parent, [file.name])  # opened first, so that changes from now on are noticed
     try:
         reader = gguf.GGUFReader(file)
         words = {key: field.contents() for key, field in reader.fields.items() if key in _WORDS}
@@ -135,7 +135,7 @@ def read_gguf(file: Path, label: str) -> GgufLora:
 
 
 def _base_name(name: str | None, url: str | None) -> str | None:
-    """The base by a name under which it can be loaded: the repository's, or a path. llama.cpp's converter
+    """The name under which the base can be loaded: its repository, or a path. llama.cpp's converter
     writes a title instead (`Model` for `org/model`), next to the repository's address, if there is one.
     """
     if url and (found := _REPOSITORY.fullmatch(url)):

@@ -57,7 +57,7 @@ def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> 
     for module in entry.adapter.spec.modules:
         _refuse(module, roles, entry.label)
         prefix = _PREFIX.match(module.path)
-        assert prefix is not None  # the layout recognises modules by it
+        assert prefix is not None  # the layout recognises modules by this tensor
         name = _PARTS.get(prefix[0], prefix[0])
         prefixes[name] = prefix[0]
         parts.setdefault(name, []).append(module)

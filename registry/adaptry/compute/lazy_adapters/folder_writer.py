@@ -64,7 +64,7 @@ def write_adapter(
 ) -> ComputeResult:
     """Computes the adapter into the folder `target`, which appears complete or not at all.
 
-    Raises `MissingDependency` (no torch), the errors of `output_folder`, and the errors of the adapter's own
+    Raises `MissingDependency` (no torch), the errors of `output_folder`, and the errors of the adapter's
     `compute`.
     """
     require_torch("this needs torch")

@@ -1,5 +1,5 @@
-"""Writes a safetensors file whose tensors are computed one after another, with shapes that are not known
-before.
+"""Writes a safetensors file whose tensors are computed one after another, and whose shapes are not known in
+advance.
 
 Space for the header is reserved at the beginning and filled at the end; the rest is padded with blanks, as
 the format allows. The same tensors give the same bytes.
@@ -39,7 +39,7 @@ class TensorFile:
         os.lseek(self._file, 8 + self._room, os.SEEK_SET)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Writes a tensor of any shape and safetensors dtype after those before it. Raises `Invalid` for an
+        """Appends a tensor of any shape and safetensors dtype. Raises `Invalid` for an
         unannounced or repeated name, which is an error in the computing code.
         """
         from adaptry.compute.tensors.dtypes import safetensors_dtype

@@ -12,7 +12,7 @@ from adaptry.compute.merge_verification.ulp_diff import UlpDiff
 from adaptry.compute.merge_verification.values import DeltaOrigin, ValueBlock
 from adaptry.compute.tensors.adapter_tensors import DTYPES
 
-_MAX_DISTANCE = 0.02  # largest distance of a fitted factor from one with a known meaning
+_MAX_DISTANCE = 0.02  # largest distance of a fitted factor from a factor with a known meaning
 _SUM = 8 * 2.0**-24  # relative error of another order of summation in float32
 
 NamedOrigin = tuple[str, DeltaOrigin]

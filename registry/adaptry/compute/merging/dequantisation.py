@@ -2,9 +2,9 @@
 
 The result equals `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50, bit for bit: the
 code's value times its block's scale in float32, rounded once to the original dtype; int8 stays in float32.
-Blocks continue across rows, as in the quantisation. (The AVX-512 kernel of bitsandbytes starts a new block in
-each row, which is wrong if a row is not a multiple of a block; in that case the result equals that of its
-other backends.)
+Blocks continue across rows, as they did when the weight was quantised. (The AVX-512 kernel of bitsandbytes
+starts a new block in each row, which is wrong if a row is not a multiple of a block; in that case the result
+equals that of its other backends.)
 """
 
 from __future__ import annotations

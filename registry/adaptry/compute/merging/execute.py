@@ -1,7 +1,7 @@
 """Executes a plan in one streaming pass over the base, in memory that does not grow with the model.
 
 Each output file is a queue of steps: ranges to copy, weights to merge block by block. Threads always continue
-with the file that has most work left. A hashed file belongs to one thread during a step, so its bytes are
+with the file that has the most work left. A hashed file belongs to one thread during a step, so its bytes are
 hashed in order while they are in cache; with fewer files than threads, a separate thread computes the hash.
 """
 
@@ -153,7 +153,7 @@ class _SharedOutputs:
             self._changed.notify_all()
 
     def _take(self) -> tuple[OutputWriter, WriteOp] | None:
-        """The next step of the file with most work left; None if there are no more steps."""
+        """The next step of the file with the most work left; None if there are no more steps."""
         with self._changed:
             while self._error is None:
                 if self._free:

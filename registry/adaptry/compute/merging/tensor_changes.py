@@ -66,7 +66,7 @@ class ChangeSet:
         changes.
         """
         for side in self._sides.added_sides(tensor):
-            is_bias = side.name.endswith(".bias")  # like the bias that it was tied to
+            is_bias = side.name.endswith(".bias")  # like the bias to which it was tied
             yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())
 
     def add(self, sided: SidedInput) -> None:

@@ -1,4 +1,4 @@
-"""Whether a merge of an adapter would leave its base as it is, found without writing anything.
+"""Whether a merge of an adapter would leave its base unchanged, determined without writing anything.
 
 For methods whose tensors begin as parts of the base's weight, only this shows whether they were trained. The
 smallest weights are merged first, and the first one that changes ends the search, so little is computed for a

@@ -30,7 +30,7 @@ TOLERANCE = 1e-7
 _OVERSAMPLING = 8  # additional columns, which make the last requested values converge faster
 _SEED = 0
 _MIN_STEPS = 4  # steps after which the matrix's whole energy is computed for the bound
-_STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 cannot distinguish
+_STEPS_IN_FLOAT32 = 8  # later steps separate values that float32 cannot distinguish
 _ELEMENTS = 1 << 18  # elements per block of rows, which stays in a core's cache
 _PARTS = 8  # parts of the rows, and so the maximum number of threads
 _WORTH_THREADS = 1 << 21  # elements of the matrix
@@ -204,8 +204,8 @@ def _orthonormal(columns: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _missed(values: Tensor, residuals: Tensor, rank: int) -> float:
-    """The maximum error of the first `rank` Ritz values (squared singular values): by Kato and Temple, the
-    square of the residual divided by the gap to the other values, or the residual.
+    """The maximum error of the first `rank` Ritz values (squared singular values): the residual or, by Kato
+    and Temple, its square divided by the gap to the other values.
     """
     gaps = (values[:rank] - values[rank]).clamp(min=torch.finfo(values.dtype).tiny)
     return float(torch.minimum(residuals, residuals.square() / gaps).sum())

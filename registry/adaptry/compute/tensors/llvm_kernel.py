@@ -150,7 +150,7 @@ class LlvmKernel(MergeKernel):
             return None
         change.program.tally(self._from, self._to, self._merged, ctypes.addressof(self._tally))
         largest, changed = self._tally
-        is_base = self._start is None  # otherwise the adapter's rows replaced W's
+        is_base = self._start is None  # otherwise the adapter's rows have replaced those of W
         return BlockTally(largest < INFINITY[change.weight.dtype], changed if is_base else None)
 
     def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:

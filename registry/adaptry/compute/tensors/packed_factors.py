@@ -1,4 +1,4 @@
-"""The factors of a weight's change as the compiled loop reads them, in memory that all weights share.
+"""The factors of a weight's change as the compiled loop reads them, in memory that is reused for all weights.
 
 B [out, r] is stored by rows, and A [r, in] in tiles of 32 columns. Fresh memory for each weight would cost
 more (page faults) than copying the numbers.

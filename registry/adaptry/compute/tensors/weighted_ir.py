@@ -89,8 +89,7 @@ _STORE = Template("""
 def weighted_source(rows: int) -> str:
     """@weighted(A, V, B, O, rows, tiles, r, count): O = Σₙ (Bₙ·A) ∘ vₙ, all float32, with A in tiles of 32
     columns [tiles, r, 32], V [tiles, count, 32], B [rows, count · r] and O [rows, 32 · tiles]. All numbers
-    are positive. The `rows` of this function are summed at once; those of the loop must be a multiple of
-    them.
+    are positive. The function sums `rows` rows at once; the loop's number of rows must be a multiple of it.
     """
     group = range(rows)
     return DECLARE_FMA + _SOURCE.substitute(

@@ -41,8 +41,9 @@ class EvaluatedModel:
         return self.served_as or f"{self.ref.name}@sha256:{brief}"
 
     def arguments(self, has_chat_template: bool) -> tuple[str, ...]:
-        """`--model` and the options that depend on it. Prompts are sent to an engine as tokens, with those
-        that the tokenizer adds to a text, as PEFT's model gets them; a chat template brings its own.
+        """`--model` and the options that depend on it. Prompts are sent to an engine as tokens, including
+        those that the tokenizer adds to a text, as PEFT's model gets them; a chat template adds its own
+        tokens.
 
         Raises `Invalid` for a path that lm-eval would split.
         """

@@ -1,7 +1,7 @@
 """Evaluates a version with lm-evaluation-harness in a separate process, and adds the results as evidence.
 
 The version is fetched by its digest, and the results are added to that digest, even if an alias moves in the
-meantime. lm-eval is this Python's module, else the program on the PATH.
+meantime. lm-eval is run as this Python's module if it is installed there, else as the program on the PATH.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def evaluate(
 
     lm-eval's output goes to `messages`, or to the end of the error's message. If `before_adding` raises,
     nothing is added. lm-eval ends with this process, however that ends. Raises `MissingDependency`,
-    `Invalid`, `Unavailable` if lm-eval fails, and as `pull` and `add_evidence`.
+    `Invalid`, `Unavailable` if lm-eval fails, and the errors of `pull` and `add_evidence`.
     """
     arguments = lm_eval_arguments(model, options, str(include_path.absolute()) if include_path else None)
     program = lm_eval_program()

@@ -1,4 +1,4 @@
-"""Adds results files to a version as evidence: read all, then upload and add one after another."""
+"""Adds results files to a version as evidence: reads all of them, then uploads and adds one after another."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_evidence(
     """Adds results files, and those in folders, as evidence of the version that `ref` means now.
 
     All files are read before the first is sent. Raises `NotFound`, `Invalid` for a file that cannot be read,
-    `Conflict` for one that states another revision, and as `upload` and `evidence.add`.
+    `Conflict` for one that states another revision, and the errors of `upload` and `evidence.add`.
     """
     version = registry.versions.get(ref)
     prepared = [prepare_evidence(files) for files in group_by_run(_expanded(paths))]

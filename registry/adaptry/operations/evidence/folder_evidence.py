@@ -1,6 +1,6 @@
 """Adds the results files in a pushed folder as evidence of the new version.
 
-A file that cannot be read or sent does not undo the push: it is named, with the reason.
+A file that cannot be read or sent does not undo the push; the result names it, with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class FolderEvidence:
-    """The number of added values, the files that they are from, and the reasons why other files were not
+    """The number of added values, the files that they came from, and the reasons why other files were not
     added.
     """
 

@@ -1,4 +1,4 @@
-"""The bases of imported adapters: which are registered, and how to register the others."""
+"""The bases of imported adapters: which of them are registered, and how to register the others."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BIND = "adaptry base add FOLDER --name NAME; then, for each adapter: adaptry ba
 @dataclass(frozen=True, slots=True)
 class ImportedBase:
     """A base that adapters of the tree were trained on: its name, or the path in their configs; empty if they
-    name none. `adapters` is the number of these adapters. `remedy` says how to register it; empty if it is
-    registered.
+    name none. `adapters` is the number of these adapters. `remedy` explains how to register it; empty if it
+    is registered.
     """
 
     name: str

@@ -32,7 +32,7 @@ class PlannedVersion:
 
 
 def plan_import(scan: FolderScan, namespace: str) -> tuple[PlannedVersion, ...]:
-    """The versions to make, by name, then in the order of steps; the end of the run comes last. A GGUF
+    """The versions to make, sorted by name and then by step, with the end of a run last. A GGUF
     file beside an adapter is left out, as it is a conversion of that adapter.
 
     Raises `InvalidRef` for a namespace that is not valid, and `NotFound` if the tree has no adapter.

@@ -1,4 +1,6 @@
-"""Carries out a plan: finds what the registry has already, and pushes the rest, one version after another."""
+"""Carries out a plan: finds the versions that the registry already has, and pushes the others one after
+another.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +72,10 @@ def run_import(
 ) -> Iterator[VersionImport]:
     """Imports the planned versions and yields the result of each. An error affects only its adapter.
 
-    `base` is the base of all; by default each config names its own. An adapter whose weights and config the
-    registry has in a version of that name is not pushed again. Results files are added as evidence in both
-    cases. Raises `StorageFull`, `Unauthenticated`, and, if two adapters in a row fail with it, `Unavailable`:
-    the others would fail too.
+    `base` is the base of all adapters; by default, each config names its own. An adapter whose weights and
+    config the registry has in a version of that name is not pushed again. Results files are added as evidence
+    in both cases. Raises `StorageFull`, `Unauthenticated`, and `Unavailable` if two adapters in a row fail
+    with it, since the others would fail too.
     """
     importer = _Importer(registry, BaseRecogniser(registry.bases), base, progress)
     unavailable = 0
@@ -106,15 +108,15 @@ class _Importer:
     listed: tuple[AdapterName, dict[Digest, list[VersionInfo]]] | None = None
 
     def find(self, planned: PlannedVersion) -> VersionImport:
-        """The version that the registry has already, if there is one. Raises what `open_scanned` and
-        `BaseRecogniser.base_of` raise.
+        """The version that the registry already has, if there is one. Raises the errors of `open_scanned` and
+        `BaseRecogniser.base_of`.
         """
         adapter = open_scanned(planned.adapter)
         recognised = self.recogniser.base_of(adapter, self.base)
         return VersionImport(planned, self._existing(adapter, planned.name), base=recognised)
 
     def store(self, planned: PlannedVersion) -> VersionImport:
-        """The existing version, or a new one, with its evidence. Raises what `find` and `push` raise."""
+        """The existing version, or a new one, with its evidence. Raises the errors of `find` and `push`."""
         adapter = open_scanned(planned.adapter)
         recognised = self.recogniser.base_of(adapter, self.base)
         version, is_new, notes = self._existing(adapter, planned.name), False, tuple[str, ...]()
@@ -144,7 +146,9 @@ class _Importer:
         return (*links, *add_folder_evidence(self.registry, paths, version, self.progress).failures)
 
     def _existing(self, adapter: Adapter, name: AdapterName) -> VersionInfo | None:
-        """A version of `name` with the same files, apart from those beside an adapter, such as its README."""
+        """A version of `name` with the same files, except for those that are not part of the adapter itself,
+        such as a README.
+        """
         if self.listed is None or self.listed[0] != name:
             self.listed = name, self._versions_by_weights(name)
         if not (by_weights := self.listed[1]):
@@ -173,7 +177,9 @@ class _Importer:
 
 
 def _warnings(report: CheckReport) -> Iterator[str]:
-    """The findings as sentences, except that the base is unknown: `list_bases` lists each base once."""
+    """The findings as sentences, without the one that the base is unknown: `list_bases` lists each such base
+    once.
+    """
     for finding in report.findings:
         if finding.severity != "notes" and finding.code != "base_unknown":
             yield f"{finding.severity}: {finding.reason} [{finding.code}]"

@@ -59,7 +59,7 @@ class MirrorLog:
     @contextmanager
     def record(self, what: str, done: list[str]) -> Iterator[MirrorAction]:
         """Runs the block as one action: adds `what` to `done` if it changed anything, or logs the failure if
-        it was refused. `Unavailable` is raised through."""
+        it was refused. `Unavailable` is passed on."""
         action = MirrorAction()
         try:
             yield action

@@ -86,9 +86,10 @@ def apply_snapshot(
 
 
 def _bind_as_source(versions: Versions, version: VersionInfo, snapshot: VersionSnapshot) -> VersionInfo:
-    """Binds a new version to the base that the source checked it against, if its manifest does not name that.
+    """Binds a new version to the base that the source checked it against, if its manifest does not name that
+    base.
 
-    Where the base is not here, or another one has its name, the version stays declared.
+    If the base is not here, or another one has its name, the version's base stays only declared.
     """
     if snapshot.base_id is None or version.base_status == "verified":
         return version
@@ -135,7 +136,7 @@ def apply_base(
 def copy_missing_metrics(metrics: Metrics, ref: Ref, wanted: Iterable[MetricValue]) -> int:
     """Logs the values that are missing here, in their order. Returns how many.
 
-    A metric that also has values logged here is skipped: the order of the two series cannot be known.
+    A metric that has other values logged here is skipped, since the order of the two series is unknown.
     """
     rounds: list[dict[str, float]] = []
     for metric, missing in missing_metrics(metrics.list(ref), wanted).items():
@@ -187,7 +188,7 @@ def has_forgotten_recall(local: VersionInfo, source: VersionSnapshot) -> bool:
 
     A source that was restored from a backup older than the recall looks like this, and so does a bundle.
     Compares the clocks of both registries: if they disagree by more than the time between recall and
-    decision, the recall stays, which is the safe choice.
+    decision, the recall stays in force, which is the safe choice.
     """
     if (
         local.state not in WITHDRAWN

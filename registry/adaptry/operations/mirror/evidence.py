@@ -1,6 +1,6 @@
 """Copies the evidence of a version to another registry, with its files and withdrawals.
 
-Author and time are not copied, as for everything that a mirror copies. Existing values are not added again,
+Author and time are not copied; a mirror never copies them. Existing values are not added again,
 so an interrupted copy can be repeated.
 """
 
@@ -72,7 +72,7 @@ class EvidenceContent(StreamedContent):
 
 
 def _of_files(evidence: Evidence, version: VersionInfo) -> dict[str, EvidenceInfo]:
-    """The values from files, by measurement, oldest first; None if the server's version has no evidence."""
+    """The values from files, by measurement, oldest first; empty if the registry answers `NotFound`."""
     ref = version.revision_ref
     try:
         found = list(iter_items(lambda cursor: evidence.list(ref, cursor=cursor, limit=200)))

@@ -139,7 +139,9 @@ class _VersionCopier:
         return applied.is_change or has_evidence
 
     def _copy_base(self, id: Digest) -> None:
-        """Copies a base once per run. Without the right to register it, its adapters' base stays declared."""
+        """Copies a base once per run. Without the right to register it, the base of its adapters stays only
+        declared.
+        """
         if not self.selection.bases or id in self.seen_bases:
             return
         self.seen_bases.add(id)

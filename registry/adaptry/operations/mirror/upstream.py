@@ -74,7 +74,9 @@ class UpstreamMirror:
         self._offline_until = float("-inf")
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
-        """Copies the version that `ref` means upstream. Returns why that failed, for callers that miss it."""
+        """Copies the version that `ref` means upstream. Returns the reason if that failed, for callers who
+        then do not find the version.
+        """
         known = self._cached_answer(ref)
         if known is not None:
             return known[1]

@@ -4,7 +4,7 @@ tag.
 If a registry has no referrers API (its response to a manifest with a subject lacks `OCI-Subject`), the
 subject's referrers are stored as an index under the tag `sha256-<hex>`, as the specification requires. Two
 clients may write that tag at once, and neither can lock it, so it is read again, and written again if an
-entry was lost. An entry that is lost after the last read is added by pushing again.
+entry was lost. If an entry is lost after the last read, pushing again adds it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:
     """The bytes with `digest`, if `data` differs from them by a single bit; else None."""
     if len(data) > MAX_BYTES:
         return None
-    before = sha256()  # hash of the bytes before the one that is tried
+    before = sha256()  # hash of the bytes before the byte that is being changed
     damaged_file = bytes.fromhex(digest.hex)
     tried = bytearray(data)
     for at in range(len(tried)):

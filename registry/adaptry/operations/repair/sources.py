@@ -61,7 +61,9 @@ class RepairSource(ABC):
 
 
 class RegistrySource(RepairSource):
-    """Another registry, with the same adapter names; in a folder, files are found whatever their names."""
+    """Another registry with the same adapter names; if it is in a folder, files are found whatever their
+    names.
+    """
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(name)

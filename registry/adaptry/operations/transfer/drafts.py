@@ -34,9 +34,10 @@ def push_draft(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
-    """Commits `adapter` to `branch`. A missing branch is created from `main`, and a missing adapter too.
+    """Commits `adapter` to `branch`. A missing branch is created from `main`; a missing adapter is created
+    too.
 
-    Raises as `Commits.put` (`CheckFailed` for NaN and infinity) and `upload`.
+    Raises the errors of `Commits.put` (`CheckFailed` for NaN and infinity) and `upload`.
     """
     claim = recognise_base(registry.bases, adapter, base).claim
     with inspect_early(registry, adapter):

@@ -1,7 +1,7 @@
 """Inspects an adapter's weights before they are uploaded, while its files are hashed.
 
-Every registry inspects what it admits. If it is on another machine, finding NaN here first saves an upload of
-gigabytes that would be refused; the finding and its text are the same.
+Every registry inspects what it admits. If the registry is on another machine, finding NaN here first saves an
+upload of gigabytes that would be refused. The finding and its text are the same.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def inspect_early(
 
 
 def _require_unblocked(looking: Future[list[Finding]]) -> None:
-    """Raises `CheckFailed`. If the inspection failed, the registry's own decides."""
+    """Raises `CheckFailed` if the weights would be refused. If the inspection failed, the registry's own
+    inspection decides.
+    """
     try:
         report = CheckReport(findings=tuple(looking.result()))
     except Unavailable:

@@ -1,7 +1,7 @@
 """Downloads one file from a registry and verifies it while it streams.
 
 Memory does not grow with file size. After a broken connection the download resumes. A second thread hashes,
-and the system begins to write early, so that neither slows the transfer down.
+and the system begins early to write to disk, so that neither slows the transfer down.
 """
 
 from __future__ import annotations

@@ -59,8 +59,9 @@ def push(
     it is; if the base is in a folder here, the adapter is checked against that folder. Without parents,
     recipe and provenance, a version of `name` with the same files and base is returned, whatever its parents,
     recipe and provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless
-    the options force; for a remote registry this is checked before the upload (`inspect_early`). Raises the
-    errors of `versions.put` and `upload`; after an error, pushing again uploads only what is missing.
+    the options force the push; for a remote registry this is checked before the upload (`inspect_early`).
+    Raises the errors of `versions.put` and `upload`; after an error, pushing again uploads only what is
+    missing.
     """
     # Imported here, since they import all methods and checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
@@ -103,7 +104,7 @@ def _with_confirmed_base(registry: Registry, pushed: PushResult, found: Recognis
     """
     version = pushed.version
     try:
-        assert found.info is not None  # the finding is of a check against a registered base
+        assert found.info is not None  # the finding comes from a check against a registered base
         bound = registry.versions.bind_base(version.name, version.digest, found.info.id)
         return pushed.model_copy(update={"version": bound.version, "report": bound.report})
     except (CheckFailed, Conflict, NotFound, PermissionDenied):

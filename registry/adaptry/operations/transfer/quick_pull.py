@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def try_fast_pull(
     registry: Registry, ref: Ref, folder: Path, progress: Progress = no_progress
 ) -> VersionToPull | None:
-    """Pulls like `pull`, with the same errors. In unusual cases (of the registry, the version or the folder),
-    does nothing and returns None: the caller then uses `pull`.
+    """Pulls like `pull`, with the same errors. If the registry, the version or the folder is unusual, does
+    nothing and returns None; the caller then uses `pull`.
     """
     target = folder.expanduser()
     version = None if os.path.lexists(target) else registry.try_find(ref)

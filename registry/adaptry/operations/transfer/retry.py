@@ -36,7 +36,7 @@ class RetryPolicy:
         `waited` is the caller's previous waiting time; returns the new total. Raises `busy` if that would
         exceed `longest_queue`.
         """
-        import random  # only a busy server needs it
+        import random  # imported here, since only a busy server makes it necessary
 
         seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
         if waited + seconds > self.longest_queue:

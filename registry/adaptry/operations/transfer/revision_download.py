@@ -42,7 +42,7 @@ def fetch_version(
 ) -> None:
     """Downloads a version into `target`, and counts the download. Raises the errors of `fetch_revision`."""
     fetch_revision(registry.files, version.name, version.digest, entries, target, force, progress, retry)
-    with suppress(StorageFull):  # it is here, counted or not
+    with suppress(StorageFull):  # the version has been downloaded, whether or not this was counted
         registry.versions.count_download(version.revision_ref)
 
 

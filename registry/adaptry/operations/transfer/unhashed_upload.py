@@ -42,7 +42,7 @@ def upload_unhashed(
     that the registry now has: none if the largest file is too small or too large, and only those of the other
     files if the registry requires a digest first.
 
-    Raises the errors of `upload`, and what `progress` raises.
+    Raises the errors of `upload`, and those of `progress`.
     """
     sizes = content.sizes
     largest = max(sizes, key=sizes.__getitem__)
@@ -104,7 +104,7 @@ def _try_finish(registry: Registry, session: UploadInfo, digest: Digest) -> bool
 def _send(
     registry: Registry, session: UploadInfo, content: Content, path: str, progress: Progress
 ) -> Digest | None:
-    """The digest of the file, once all of it was sent; None if the connection broke before."""
+    """The digest of the file after all of it was sent; None if the connection broke earlier."""
     hasher = sha256()
 
     def hashed(beside: BackgroundHasher) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Promises about adapters: created, edited, renamed, deleted, listed; and their history."""
+"""Promises about adapters: how they are created, edited, renamed, deleted and listed, and their history."""
 
 from __future__ import annotations
 

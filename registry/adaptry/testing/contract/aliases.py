@@ -1,4 +1,6 @@
-"""Promises about aliases: they move only from where the mover saw them, and every move is history."""
+"""Promises about aliases: they move only from the version at which the mover saw them, and every move is
+recorded.
+"""
 
 from __future__ import annotations
 

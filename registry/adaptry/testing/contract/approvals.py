@@ -1,4 +1,4 @@
-"""Promises about approvals: they count for one move, while the approver may give them."""
+"""Promises about approvals: each counts for one move, as long as the approver has the right to give it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ApprovalsContract(ContractFixtures):
         )
         for one in (ann, bob, cleo):
             one.policies.approve(TONE, "prod", first)
-            one.policies.approve(TONE, "prod", first)  # again: nothing new
+            one.policies.approve(TONE, "prod", first)  # a second time, which changes nothing
         void = {one.by: one.is_void for one in bob.policies.approvals(TONE, "prod")}
         assert void == {"ann": True, "bob": False, "cleo": False}
         with pytest.raises(CheckFailed, match=r"1 approval of release \(cleo\); not counted: ann, who"):

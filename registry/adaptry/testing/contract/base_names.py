@@ -1,4 +1,6 @@
-"""Promises about the names of bases: an adapter takes none of them, and no base takes an adapter's name."""
+"""Promises about the names of bases: an adapter cannot take the name of a base, nor a base that of an
+adapter.
+"""
 
 from __future__ import annotations
 

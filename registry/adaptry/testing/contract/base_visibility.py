@@ -1,4 +1,6 @@
-"""Promises about who sees a base: private unless an administrator opens it, and absent for all others."""
+"""Promises about who sees a base: it is private unless an administrator opens it, and does not exist for
+others.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class BaseVisibilityContract(ContractFixtures):
 
     @pytest.fixture
     def hidden(self, registry: Registry, tmp_path: Path) -> BaseRecord:
-        """A stored base of the namespace `org`, which ada and eve do not hold."""
+        """A stored base of the namespace `org`, on which ada and eve have no rights."""
         checkpoint = open_checkpoint(tiny_base(tmp_path / "hidden"))
         register_base(registry, checkpoint, ("org/tiny", "org/again"), store=True, cache=tmp_path / "cache")
         return fingerprint(checkpoint)
@@ -71,7 +73,7 @@ class BaseVisibilityContract(ContractFixtures):
         for ask in asked:
             with pytest.raises(NotFound) as refused:
                 ask(theirs)
-            assert "org/again" not in str(refused.value)  # one of its names that was not requested
+            assert "org/again" not in str(refused.value)  # a name of the base that was not requested
         assert theirs.bases.list().items == ()
         assert theirs.bases.of_architecture(hidden.architecture) == ()
 

@@ -1,5 +1,5 @@
-"""Promises about bases: identified by content, with unique names; registering one updates versions that
-declared it.
+"""Promises about bases: they are identified by content and have unique names; registering one updates
+versions that declared it.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class BasesContract(ContractFixtures):
     def test_files_of_a_bound_version_with_a_claim_of_its_base_are_that_version(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
     ) -> None:
-        """The first push claims nothing, as a Hub client's commit does; the later ones recognise the base."""
+        """The first push claims no base, like a commit of a Hub client; the later ones recognise the base."""
         folder = lora(base_name="/gone/llama")
         first = push(registry, folder, TONE).version
         registry.bases.put(tiny, ("org/tiny",))
@@ -169,7 +169,7 @@ class BasesContract(ContractFixtures):
     def test_a_push_that_recognises_the_base_binds_the_version_that_a_hub_client_pushed(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
     ) -> None:
-        """Registered or not yet: the version then waits for its base, as if it had claimed it."""
+        """The base may not be registered yet: the version then waits for it, as if it had claimed it."""
         folder, claim = lora(base_name="/gone/llama"), BaseClaim(id=tiny.id)
         first = push(registry, folder, TONE).version
         waiting = push(registry, folder, TONE, base=claim)
@@ -190,7 +190,9 @@ class BasesContract(ContractFixtures):
     def test_a_push_that_claims_no_base_or_the_name_in_the_config_returns_the_version_with_these_files(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
-        """As on a machine without the base, or after an upload by a Hub client, which claims nothing."""
+        """Such pushes come from a machine without the base, or follow an upload by a Hub client, which claims
+        no base.
+        """
         elsewhere = lora(base_name="/gone/llama")
         first = push(registry, elsewhere, TONE, base=BaseClaim(id=tiny.id)).version
         assert push(registry, elsewhere, TONE).version.digest == first.digest
@@ -202,7 +204,7 @@ class BasesContract(ContractFixtures):
     def test_a_push_names_only_the_model_in_the_folder_of_the_config(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord, tmp_path: Path
     ) -> None:
-        """The two have equal shapes. A draft is judged as a version."""
+        """The two models have equal shapes. A draft is judged like a version."""
         registry.bases.put(tiny, ("org/tiny",))
         registry.bases.put(other, ("org/other",))
         adapter = lora(base_name=str(tmp_path / "tiny"))
@@ -232,7 +234,7 @@ class BasesContract(ContractFixtures):
     def test_a_push_that_is_refused_binds_no_version(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
-        """By its alias's policy, or because a branch has the alias's name."""
+        """It is refused by the policy of its alias, or because a branch has the alias's name."""
         folder, claim = lora(base_name="/gone/llama"), BaseClaim(id=tiny.id)
         first = push(registry, folder, TONE).version
         text = 'alias: prod\nrequire:\n  - metric("accuracy") > 0.9\n'
@@ -252,7 +254,9 @@ class BasesContract(ContractFixtures):
     def test_a_policy_judges_the_version_with_the_base_that_the_push_recognises(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
-        """TGI refuses an adapter of some layers of its base, and without the base no one knows its layers."""
+        """TGI refuses an adapter of only some layers of its base, and without the base, its layers are
+        unknown.
+        """
         deeper = fingerprint(open_checkpoint(tiny_base(tmp_path / "deeper", layers=4)))
         registry.bases.put(deeper, ("org/deeper",))
         folder, options = lora(base_name="/gone/llama"), PushOptions(alias="prod")

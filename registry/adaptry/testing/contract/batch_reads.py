@@ -108,7 +108,7 @@ class BatchReadsContract(ContractFixtures):
 
 
 def push_three(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo, VersionInfo]:
-    """Two versions of `TONE`, with one and two metrics, and one of `OTHER`."""
+    """Pushes two versions of `TONE`, with one and two metrics, and one version of `OTHER`."""
     first = push(registry, lora(seed=1), TONE, options=PushOptions(metrics={"f1": 0.1}))
     second = push(registry, lora(seed=2), TONE, options=PushOptions(metrics={"f1": 0.2, "loss": 2.0}))
     other = push(registry, lora(seed=3), OTHER)

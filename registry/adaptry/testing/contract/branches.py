@@ -21,8 +21,8 @@ ALTO = AdapterName.parse("acme/alto")
 
 
 class BranchesContract(ContractFixtures):
-    """`references`, the methods from `create_branch` to `squash`, `moved`, and the names by which a revision
-    is found.
+    """`references`, the methods from `create_branch` to `squash`, `moved`, and the names under which a
+    revision is found.
     """
 
     def test_a_revision_is_found_by_each_of_its_names(self, registry: Registry, lora: MakeLora) -> None:

@@ -154,7 +154,7 @@ class CommitsContract(ContractFixtures):
             second.digest.short_id,
         )
         assert back.is_new
-        assert registry.versions.get(Ref(TONE)).number == 2  # the newest version is still the newest
+        assert registry.versions.get(Ref(TONE)).number == 2  # the newest version is unchanged
         assert [item.number for item in registry.commits.list(TONE).items] == [1, 2, 1, None]
 
     def test_a_push_after_a_readme_commit_continues_from_it(self, registry: Registry, lora: MakeLora) -> None:
@@ -333,5 +333,5 @@ def tree_of(files: Files) -> Manifest:
 
 
 def files_of(adapter: Adapter) -> Files:
-    """An adapter's files, whole."""
+    """An adapter's complete files."""
     return {path: adapter.content.read_all(path, 1 << 20) for path in adapter.content.sizes}

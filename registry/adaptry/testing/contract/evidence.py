@@ -1,4 +1,4 @@
-"""Promises about evidence: added with its file, attached to a digest, and withdrawn with a reason."""
+"""Promises about evidence: it is added with its file, attached to a digest, and withdrawn with a reason."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class EvidenceContract(ContractFixtures):
 
 
 def add_results(registry: Registry, ref: Ref | None = None) -> EvidenceAddition:
-    """`FILE`, with both of its files stored."""
+    """Adds `FILE` as evidence, after storing both of its files."""
     for data in (RESULTS, SAMPLES):
         store(registry, data)
     return registry.evidence.add(ref or Ref(TONE), FILE)

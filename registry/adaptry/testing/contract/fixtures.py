@@ -1,4 +1,4 @@
-"""The fixtures of every promise: registries over one store for different identities, and adapters to push."""
+"""The fixtures of all promises: registries over one store for different identities, and adapters to push."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Promises about posted results: attached to the version that they state, or kept apart and never guessed."""
+"""Promises about posted results: they are attached to the version that they state, or kept apart; no version
+is guessed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ DOCUMENTS = b"".join(
 
 
 def lm_eval_results(model: str, revision: str = "", value: float = 0.5) -> bytes:
-    """A results file as lm-eval writes it, of two tasks."""
+    """A results file of two tasks, as lm-eval writes it."""
     scores = {"exact_match,none": value, "exact_match_stderr,none": 0.25}
     document = {
         "results": {"gsm8k": scores, "arc": {"acc,none": 0.75}},
@@ -161,7 +163,7 @@ class InboxContract(ContractFixtures):
         kept = ron.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{first.digest}")).id
         with pytest.raises(Conflict, match="states that it measured revision"):
             ada.inbox.attach(kept, Ref.parse("acme/tone@2"))
-        with pytest.raises(PermissionDenied):  # the right comes before anything that the file states
+        with pytest.raises(PermissionDenied):  # the right is checked before the file's contents
             ron.inbox.attach(kept, Ref.parse("acme/tone@2"))
         unstated = ada.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
         assert ada.inbox.attach(unstated, Ref.parse("acme/tone@2")).number == 2

@@ -1,4 +1,6 @@
-"""The promise about rights at inference: a gateway learns who may use what, and a stranger nothing else."""
+"""The promise about rights at inference: a gateway learns who may use which adapter, and strangers learn
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class JobsContract(ContractFixtures):
                 "task": {key: str(value).replace("acme/", "evil/") for key, value in CONVERT.task.items()}
             }
         )
-        eve.jobs.schedule("nightly", "0 1 * * *", evil)  # before another caller uses the name
+        eve.jobs.schedule("nightly", "0 1 * * *", evil)  # eve uses the name first
         ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
         assert [one.cron for one in ada.jobs.schedules()] == ["0 3 * * *"]
         operator = make_registry(LOCAL)

@@ -58,7 +58,7 @@ def samples_of(scores: Sequence[float]) -> bytes:
 
 
 def right(count: int, of: int = 100) -> list[float]:
-    """The scores of documents of which the first `count` are right."""
+    """The scores of documents, of which the first `count` are answered correctly."""
     return [1.0] * count + [0.0] * (of - count)
 
 
@@ -79,7 +79,7 @@ class PoliciesContract(ContractFixtures):
         push(make_registry(ADA), lora(), TONE)
         olga, ron = make_registry(OWNER), make_registry(RON)
         set_policy(olga, GOOD_ENOUGH)
-        set_policy(olga, GOOD_ENOUGH)  # nothing changed, so this is no version
+        set_policy(olga, GOOD_ENOUGH)  # nothing changed, so this makes no version
         second = olga.policies.set(PolicyRequest(scope="acme/tone", text=GOOD_ENOUGH.replace("0.70", "0.8")))
         assert (second.version, second.alias, second.set_by) == (2, "prod", "olga")
         set_policy(olga, "alias: prod\nrequire: ['state() == \"active\"']\n", "acme")

@@ -1,5 +1,5 @@
-"""Promises about deletions and renames: none undoes a policy or a recall, or creates what the caller may not
-create.
+"""Promises about deletions and renames: they never undo a policy or a recall, or create anything that the
+caller may not create.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Promises about revisions: admitted completely or not at all, checked, numbered once, read back
+"""Promises about revisions: they are admitted completely or not at all, checked, numbered once, and read back
 unchanged.
 """
 
@@ -311,7 +311,7 @@ class RevisionsContract(ContractFixtures):
             "newest": ([4, 3, 2, 1], [1, 2, 3, 4]),
             "rank": ([2, 3, 1, 4], [4, 1, 3, 2]),
             "downloads": ([3, 4, 2, 1], [1, 2, 4, 3]),
-            "metric.accuracy": ([3, 4, 1, 2], [1, 4, 3, 2]),  # a version without a value is the last
+            "metric.accuracy": ([3, 4, 1, 2], [1, 4, 3, 2]),  # a version without a value comes last
             "metric.none": ([4, 3, 2, 1], [1, 2, 3, 4]),
         }
 
@@ -362,7 +362,7 @@ def files_of(content: Content) -> dict[str, tuple[int, Digest]]:
 
 
 def whole(adapter: Adapter) -> tuple[Manifest, list[bytes]]:
-    """The manifest, and the bytes of its files."""
+    """The manifest, and the bytes of each of its files."""
     content = adapter.content
     return manifest_of(adapter), [b"".join(content.chunks(path)) for path in content.sizes]
 

@@ -126,7 +126,7 @@ class RolloutsContract(ContractFixtures):
         (canary,) = (one for one in fleet if send_report(gus, make_resident(first), worker=one).turns)
         (other,) = {*fleet} - {canary}
         send_report(gus, make_resident(second), worker=canary, lease=1)
-        while not ada.workers.get(canary).is_lost:  # a lease is a matter of the registry's own clock
+        while not ada.workers.get(canary).is_lost:  # a lease depends on the registry's own clock
             assert send_report(gus, make_resident(first), worker=other).turns == ()
         assert send_report(gus, make_resident(first), worker=other).turns == ()
         gus.workers.declare_gone(canary, WorkerGoneRequest(reason="the node was scrapped"))

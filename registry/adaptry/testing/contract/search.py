@@ -98,7 +98,9 @@ class SearchContract(ContractFixtures):
         searchable_versions(registry, lora)
 
         def found(query: str) -> list[str]:
-            """On all pages: a slow machine puts few verdicts of engines on one."""
+            """The versions on all pages: on a slow machine, a page has few versions if the query needs
+            engines' verdicts.
+            """
             items = iter_items(lambda cursor: registry.versions.search(query, cursor))
             return [f"{item.name.name}@{item.number}" for item in items]
 

@@ -1,4 +1,6 @@
-"""Promises about states: changed only from where they were seen, with a reason, one meaning everywhere."""
+"""Promises about states: they change only from the state that the caller saw, with a reason, and mean the
+same everywhere.
+"""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class UploadsContract(ContractFixtures):
 
 
 def send(registry: Registry) -> UploadInfo:
-    """Sends `DATA` as a file of `TONE`."""
+    """Uploads `DATA` as a file of `TONE`."""
     session = registry.uploads.open(TONE, DIGEST, len(DATA))
     session = registry.uploads.append(session, session.offset, [DATA[session.offset :]])
     registry.uploads.finish(session)

@@ -17,7 +17,7 @@ URL = "https://127.0.0.1:9/hook"  # servers connect to it only if their operator
 
 
 class WebhooksContract(ContractFixtures):
-    """Webhooks of a namespace; what is sent is the sender's, which other tests run."""
+    """Webhooks of a namespace; other tests run the sender and examine its messages."""
 
     @pytest.fixture
     def added(self, make_registry: MakeRegistry) -> CreatedSecret:

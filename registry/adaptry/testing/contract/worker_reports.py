@@ -1,4 +1,4 @@
-"""Reports of a worker, and what they are about: two versions, one of them live."""
+"""A worker's reports and their subjects: two versions, one of them live."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def revoke(registry: Registry, version: VersionInfo) -> None:
 
 
 def push_two(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo]:
-    """Two versions of `acme/tone`, with `prod` at the first."""
+    """Pushes two versions of `acme/tone`, with `prod` pointing at the first."""
     first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
     return first, push(registry, lora(2), TONE).version

@@ -188,7 +188,7 @@ class WorkersContract(ContractFixtures):
         first, _ = push_two(make_registry(ADA), lora)
         send_report(make_registry(GUS), make_resident(first), lease=1)
         seen = make_registry(RON).workers.get("gpu-1")
-        while not seen.is_lost:  # a lease is a matter of the registry's own clock
+        while not seen.is_lost:  # a lease depends on the registry's own clock
             assert (datetime.now(UTC) - seen.reported_at).total_seconds() < 30
             seen = make_registry(RON).workers.get("gpu-1")
         (one,) = make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))
@@ -212,9 +212,7 @@ class WorkersContract(ContractFixtures):
 
     def test_each_owner_names_its_own_workers(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, second = push_two(make_registry(ADA), lora)
-        send_report(
-            make_registry(MEG), make_resident(second)
-        )  # the first owner of a name has it only for itself
+        send_report(make_registry(MEG), make_resident(second))  # the first owner of a name has it exclusively
         send_report(make_registry(GUS), make_resident(first))
         assert [one.number for one in make_registry(GUS).workers.get("gpu-1").residents] == [1]
         assert [one.number for one in make_registry(MEG).workers.get("gpu-1").residents] == [2]

@@ -1,4 +1,4 @@
-"""A pool of recently requested merged models, since opening one reads many headers and samples its base."""
+"""Keeps recently requested merged models open, since opening one reads many headers and samples its base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tensors that must be computed as a whole: each is computed once, into an unnamed file, and read from there.
+"""Tensors that can only be computed as a whole: each is computed once, into an unnamed file, and read from
+there.
 
 So a slow reader occupies disk and not memory, and small range requests do not compute the tensor again.
 """

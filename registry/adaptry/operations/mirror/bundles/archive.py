@@ -1,4 +1,5 @@
-"""A bundle's file format: a plain tar file that every tar program lists, but whose headers we never parse.
+"""A bundle's file format: a plain tar file that every tar program lists, but whose headers are never parsed
+here.
 
 The index determines all headers: a reader generates each header and compares it. Any difference in a name,
 size, link, owner or padding byte is refused, and so are extra bytes before, between or after. Nothing is
