@@ -114,7 +114,7 @@ def as_formula_says(source: Path, base: Path, formula: Callable[[Parts], Tensor]
 
 
 def by_peft(base: Path, adapter: Path) -> Weights:
-    """The weights of modules of these names once PEFT has merged the adapter."""
+    """The weights of the modules with these names after PEFT has merged the adapter."""
     weights = load_file(base / "diffusion_pytorch_model.safetensors")
     model = nn.Module()
     for name, weight in weights.items():
