@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from .on_base import LINEAR, Pair  # noqa: E402  (needs torch and PEFT)
 
-CONV1D = ["c_attn", "attn.c_proj", "c_fc"]  # attn.c_proj is as wide as it is high
+CONV1D = ["c_attn", "attn.c_proj", "c_fc"]  # attn.c_proj is square
 KERNELS = ["conv", "one", "linear"]
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -103,7 +103,7 @@ CASES: dict[str, tuple[str, list[str], Callable[[], Any]]] = {
 
 
 def pair_of(folder: Path, name: str, dtype: Any = torch.float32, **changed: Any) -> Pair:
-    """A base and its adapter, `changed` fields of whose config differ from the case's."""
+    """A base and its adapter; the fields `changed` of its config differ from the case's."""
     kind, targets, make = CASES[name]
     config = make()
     config.target_modules = set(targets)
