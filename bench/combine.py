@@ -40,7 +40,7 @@ WORKER = Path(__file__).with_name("combined.py")
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took."""
+    """The time and memory of one process."""
 
     seconds: float
     peak: int  # KiB
@@ -108,7 +108,9 @@ def many_modules(folder: Path, width: int, layers: int, rounds: int) -> None:
 
 
 def line_of(method: str, count: int, runs: dict[str, list[Run]], modules: int, folder: Path) -> str:
-    """ms a module, ratios, peaks in MiB (PEFT, replay, own), and how near the results are."""
+    """A line with ms per module, ratios, peaks in MiB (PEFT, replay, own), and the distances of the
+    results.
+    """
     took = {who: median(run.seconds for run in each) for who, each in runs.items()}
     call = median(run.call for run in runs["peft"])
     times = [took["peft"], call, took["replay"], took.get("own")]

@@ -101,7 +101,7 @@ def test_without_a_server_a_deletion_returns_when_the_versions_are_removed(regis
 def test_a_removal_that_another_process_overtakes_leaves_the_new_versions(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name is used again between a process's look-up of removals and its next transaction."""
+    """The adapter's name is used again between a process's look-up of removals and its next transaction."""
     registry.adapters.delete(TONE)
     original = registry.catalog.write_nondurable
 
