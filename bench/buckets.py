@@ -2,11 +2,11 @@
 
     python bench/buckets.py [--size-mb 128] [--rounds 3] [--folder DIR]
 
-A real S3 server (SeaweedFS) and a real server of ours (a process of its own) run on this machine, so all
-share its processors. In one run, over one file that changes a little each time, so that nothing is stored
-already: boto3's own `upload_file` and `download_file`; objects of 8 MiB written and read three at once, which
-is the store's own limit; our store by itself; then push and pull through the server, and past it. The best of
-the rounds counts. Ours verify what they store and what they read, and make it appear whole.
+A real S3 server (SeaweedFS) and a real server of ours (a separate process) run on this machine, so all share
+its processors. In one run, over one file that changes a little each time, so that nothing is stored already:
+boto3's own `upload_file` and `download_file`; objects of 8 MiB written and read three at once, which is the
+store's own limit; our store by itself; then push and pull, through the server and bypassing it. The best
+round counts. Our programs verify all bytes that they store and read, and make files appear complete.
 """
 
 from __future__ import annotations

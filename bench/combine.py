@@ -12,7 +12,7 @@ than itself.
 *svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the
   factors; and our own
 for as many modules as a model has, since two are over before a process has begun.
-*files*: stack, resize and extract beside the copying of the bytes that they read and write.
+*files*: stack, resize and extract, compared with copying the bytes that they read and write.
 Memory is a process's VmHWM.
 """
 

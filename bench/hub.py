@@ -3,10 +3,10 @@
     python bench/hub.py [--size-mb 200] [--adapters 200] [--rounds 3] [--folder DIR]
 
 `hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and
-from an nginx that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and
-without, beside a plain PUT of the file into nginx. Everything is on loopback, each download into a fresh
-cache; they take turns, and the medians count. nginx is not installed by this: without it there is nothing
-to compare with, and a message says so.
+from an nginx that serves the same responses and bytes as files; then `hf upload` of the large one, with and
+without Xet, compared with a plain PUT of the file to nginx. Everything is on loopback, each download into a
+fresh cache; they take turns, and the medians count. The bench does not install nginx; without it, a message
+states that there is no comparison.
 """
 
 from __future__ import annotations

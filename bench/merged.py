@@ -2,11 +2,11 @@
 
     python bench/merged.py [--folder .bench] [--layers 12] [--rounds 3]
 
-The generated base and adapter are registered with a server (a process of its own), and the merged model's
-weights are read over loopback HTTP by one reader and by two, into nothing: the first time, when they are
-hashed as they pass, and again. This is compared with `adaptry merge` of the same inputs, and with reading as
-many stored bytes from the server. Bytes are compared with the merge's, memory is the VmHWM of the processes.
-Needs three times the base on the disk.
+The generated base and adapter are registered with a server (a separate process), and the merged model's
+weights are read over loopback HTTP by one reader and by two, which discard them: the first time, when the
+server hashes them as they pass, and again. This is compared with `adaptry merge` of the same inputs, and with
+reading as many stored bytes from the server. Bytes are compared with the merge's, memory is the VmHWM of the
+processes. Needs three times the base on the disk.
 """
 
 from __future__ import annotations

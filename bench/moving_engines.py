@@ -169,7 +169,7 @@ def _mistralrs(folder: Path, server: Server, base: Path) -> Iterator[Client]:
 
 
 def _llamacpp_base(folder: Path) -> Path:
-    """A base as llama.cpp reads it is beside the folder."""
+    """The base as a llama.cpp file, which is next to the folder."""
     import gguf
     import torch
     from tests.exporting.llamacpp import VOCABULARY, write_base

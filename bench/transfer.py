@@ -3,7 +3,7 @@
     python bench/transfer.py [--size-mb 200] [--rounds 3] [--folder DIR]
 
 A generated adapter, another one in each round, is pushed over loopback HTTP through the real server (a
-process of its own) and client, and into an embedded registry, compared with hashing, copying and flushing the
+separate process) and client, and into an embedded registry, compared with hashing, copying and flushing the
 same file. The first one is pulled, compared with `sha256sum` of the same bytes and `curl` from the same
 server. They take turns, and the medians count; files are in the page cache; everything is verified.
 """

@@ -129,7 +129,7 @@ def of_processors(folder: Path, kind: str) -> None:
 
 
 def with_alphas(folder: Path, kind: str) -> None:
-    """Some trainers write alpha as a tensor beside diffusers' own names."""
+    """Adds alphas as tensors next to diffusers' own names, as some trainers do."""
     saved(folder, kind, trained(kind, ATTENTION), metadata=False)
     tensors = load_file(folder / FILE)
     alphas = {key.replace("lora_A.weight", "alpha"): torch.tensor(6.0) for key in tensors if "lora_A" in key}

@@ -49,7 +49,7 @@ def cut(**shapes: tuple[int, ...]) -> Shapes:
     return shapes
 
 
-# Of an 8×8 matrix and an 8×8×3×3 kernel. Scales: alpha/rank; 1 where no factor has a rank.
+# For an 8×8 matrix and an 8×8×3×3 kernel. Scales: alpha/rank; 1 if no factor has a rank.
 CASES: dict[str, tuple[Callable[[Parts], Tensor], Shapes, Shapes, float]] = {
     "loha": (
         loha,

@@ -16,7 +16,7 @@ if "LD_PRELOAD" not in os.environ:
 
 
 def library() -> str | None:
-    """Where libfaketime is."""
+    """The path of libfaketime."""
     return next(map(str, sorted(Path("/").glob(_LIBRARY[1:]))), None)
 
 

@@ -27,7 +27,7 @@ def _waves(**fields: Any) -> Any:
     return peft.WaveFTConfig(n_frequency=50, n_frequency_pattern={"q_proj": 40, "c_attn": 40}, **fields)
 
 
-# Each for `linear`, a Llama with grouped queries, and where PEFT has the method for it, for GPT-2's Conv1D.
+# Each for `linear`, a Llama with grouped queries, and for GPT-2's Conv1D if PEFT supports the method on it.
 _ON_BOTH: dict[str, Callable[[], Any]] = {
     "adalora": lambda: peft.AdaLoraConfig(init_r=6, target_r=4, lora_alpha=7, total_step=10),
     "vera": lambda: peft.VeraConfig(r=6),
