@@ -8,8 +8,9 @@ run.
   method of that name, if the type combines updates, with its distance from PEFT's result. Times are from the
   adapters' files to the result's; `call` is PEFT's single call on loaded adapters, so our figure beside it
   includes more work.
-*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the factors;
-  and our own method for as many modules as a model has, since two take less time than the start of a process.
+*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the
+  factors; and our own method for as many modules as a model has, since two take less time than the start of a
+  process.
 *files*: stack, resize and extract, compared with copying the bytes that they read and write.
 Memory is a process's VmHWM.
 """

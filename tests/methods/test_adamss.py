@@ -1,6 +1,4 @@
-"""AdaMSS: the rows that it changes follow from the base, so it is merged only where the same rows
-are found.
-"""
+"""AdaMSS: the rows that it changes follow from the base, so it is merged only if the same rows are found."""
 
 from __future__ import annotations
 

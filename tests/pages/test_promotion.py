@@ -133,7 +133,7 @@ def test_a_concurrent_move_is_shown_and_not_overwritten(scene: PromotionScene, a
     assert "has moved since you opened this page" in notice
     assert "bert" in notice
     assert "from version 1" in notice
-    assert f'value="{scene.prod[1]}"' in text  # the next attempt is from where it is now
+    assert f'value="{scene.prod[1]}"' in text  # the next attempt starts from its current version
     assert scene.server.registry().policies.approvals(scene.name, "prod") == ()
 
 

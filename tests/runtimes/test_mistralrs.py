@@ -1,5 +1,5 @@
-"""The real mistral.rs on the CPU: its output with an adapter matches the verdict, and PEFT's output where the
-verdict says `as trained`.
+"""The real mistral.rs on the CPU: its output with an adapter matches the verdict, and PEFT's output if the
+verdict is `as trained`.
 """
 
 from __future__ import annotations

@@ -68,7 +68,9 @@ def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterato
 
 @pytest.fixture(scope="session")
 def listening(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, int]]:
-    """A PostgreSQL server that answers at a port. (Asking for `postgres` skips where there is none.)"""
+    """A PostgreSQL server that answers at a port. (The fixture `postgres` skips the test if PostgreSQL is not
+    installed.)
+    """
     (port,) = free_ports(1)
     with postgres_server(port, settings=NEVER_VACUUMS) as server:
         yield server, port

@@ -1,4 +1,4 @@
-"""Quotas: who is charged for what, and that no one exceeds a limit, also with concurrent pushes."""
+"""Quotas: who is charged for which bytes, and that no one exceeds a limit, even with concurrent pushes."""
 
 from __future__ import annotations
 
