@@ -2,9 +2,9 @@
 
     python bench/access.py [--database sqlite|postgresql] [--sizes 1000 1000000]
 
-Two catalogs (`bench/filled.py`) with 200 namespaces are asked the same by an administrator and by a reader of
-three namespaces; then the cost of a quota's check, of the figures for `/metrics`, and of counting all that is
-stored again, as `verify` does. Medians in milliseconds.
+Two catalogs (`bench/filled.py`) with 200 namespaces get the same queries from an administrator and from a
+reader of three namespaces; then the cost of a quota's check, of the figures for `/metrics`, and of counting
+all that is stored again, as `verify` does. Medians in milliseconds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def as_reader(call: Call) -> Call:
 
 
 def store_files(registry: LocalRegistry) -> None:
-    """A file for each version, as its adapter's."""
+    """Stores a file for each version, as a file of its adapter."""
     with registry.catalog.write() as tx:
         tx.execute(
             text(

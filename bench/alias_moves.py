@@ -3,11 +3,11 @@
     python bench/alias_moves.py vllm-proxy [--requests 1000] [--moves 50] [--seconds 2]
 
 The engine is the real one on this CPU with a tiny model (`moving_engines.py`): `vllm` (`adaptry follow`
-beside it), `vllm-proxy` (with `--proxy`), `vllm-plugin`, `mistralrs` and `llamacpp-proxy`. Eight clients ask
-for `acme/tone@prod` without a pause, half of them for generations of about so many seconds, while the alias
-goes from version to version. A request fails if its status is not 200. An answer is stale if its request
+beside it), `vllm-proxy` (with `--proxy`), `vllm-plugin`, `mistralrs` and `llamacpp-proxy`. Eight clients
+request `acme/tone@prod` without a pause, half of them with generations of about `--seconds`, while the alias
+moves from version to version. A request fails if its status is not 200. An answer is stale if its request
 began after a move to another version was confirmed: the worker reports it as served; with the plugin, an
-answer has come from it. It is mixed if it is no version's: each version's own answer was taken before.
+answer has come from it. It is mixed if it equals no version's answer; these were recorded before.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
 
     def judge(self, began: int, status: int, text: str, versions: dict[str, int]) -> None:
-        """`began`: how many moves were confirmed when the request began."""
+        """`began`: the number of moves that were confirmed when the request began."""
         with self.lock:
             self.answers["all"] += 1
             if status != 200:
@@ -148,8 +148,10 @@ def keep_asking(
 
 
 def tokens_for(seconds: float, most: int, client: Client) -> int:
-    """How many tokens take at least so long, beside the short requests. Measured three times, each time
-    with the number found before: a token takes longer at the end of a long answer, and at first."""
+    """The number of tokens that take at least this long next to the short requests. Measured three times,
+    each time starting from the previous number: a token takes longer at the end of a long answer, and in the
+    first requests.
+    """
     tokens = 50
     for _ in range(3):
         clients = [threading.Thread(target=client.ask, args=(tokens,)) for _ in range(CLIENTS // 2)]
@@ -163,7 +165,7 @@ def tokens_for(seconds: float, most: int, client: Client) -> int:
 
 
 def confirm(engine: MovingEngine, registry: HttpRegistry, digest: Digest, client: Client) -> None:
-    """Until the worker reports the version as served; with the plugin, until it has answered."""
+    """Waits until the worker reports the version as served; with the plugin, until it has answered."""
     if engine.confirms_by_answer:
         until(lambda: digest.brief in client.model())
         return

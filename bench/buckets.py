@@ -2,11 +2,11 @@
 
     python bench/buckets.py [--size-mb 128] [--rounds 3] [--folder DIR]
 
-A real S3 server (SeaweedFS) and a real server of ours (a process of its own) run on this machine, so all
-share its processors. In one run, over one file that changes a little each time so that nothing is there
-already: boto3's own `upload_file` and `download_file`; objects of 8 MiB written and read three at once, which
-is the store's own limit; our store by itself; then push and pull through the server, and past it. The best of
-the rounds counts. Ours verify what they store and what they read, and make it appear whole.
+A real S3 server (SeaweedFS) and a real server of ours (a separate process) run on this machine, so all share
+its processors. In one run, over one file that changes a little each time, so that nothing is stored already:
+boto3's own `upload_file` and `download_file`; objects of 8 MiB written and read three at once, which is the
+store's own limit; our store by itself; then push and pull, through the server and bypassing it. The best
+round counts. Our programs verify all bytes that they store and read, and make files appear complete.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Bench:
         self._changes = 0
 
     def show(self, what: str, action: Callable[[int], object], beside: float | None = None) -> float:
-        """The shortest of the times that `action(round)` takes, each on bytes that are new."""
+        """Prints the shortest time of `action(round)`, which gets new bytes in each round."""
         times = []
         for number in range(self._rounds):
             self._change()
@@ -137,7 +137,7 @@ class Bench:
 
 
 def put(blobs: S3Blobs, file: Path) -> Digest:
-    """Hashed first, like in a push."""
+    """Stores a file, hashed first as in a push."""
     with file.open("rb") as source:
         digest = Digest.of_chunks(iter(lambda: source.read(1 << 20), b""))
     with file.open("rb") as source:

@@ -6,7 +6,7 @@
 The same operations on catalogs of each size (`bench/filled.py`), in turns so that a busy machine slows all
 alike: the median and the 99th percentile in milliseconds, and the ratio of the largest to the smallest. Then
 MLflow's own store (`make environments`), on the same kind of database with as many versions, in the same run;
-ours does more in a push (bytes, headers, checks), and less nowhere.
+ours does more in a push (bytes, headers, checks), and never less.
 """
 
 from __future__ import annotations

@@ -4,15 +4,14 @@ run.
     python bench/combine.py [--folder .bench] [--rounds 3] [--small] [--only peft,svd,files]
 
 *peft*: every combination of PEFT's `add_weighted_adapter` on 2, 4 and 8 adapters of a 768-wide model, each in
-  a process of
-its own: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own method of
-that name, where updates are what is combined, with its distance from PEFT's result. Times are from the
-adapters' files to the result's; `call` is PEFT's one call on adapters it has loaded, so it stands beside more
-than itself.
+  a separate process: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own
+  method of that name, if the type combines updates, with its distance from PEFT's result. Times are from the
+  adapters' files to the result's; `call` is PEFT's single call on loaded adapters, so our figure beside it
+  includes more work.
 *svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the
-  factors; and our own
-for as many modules as a model has, since two are over before a process has begun.
-*files*: stack, resize and extract beside the copying of the bytes that they read and write.
+  factors; and our own method for as many modules as a model has, since two take less time than the start of a
+  process.
+*files*: stack, resize and extract, compared with copying the bytes that they read and write.
 Memory is a process's VmHWM.
 """
 
@@ -40,7 +39,7 @@ WORKER = Path(__file__).with_name("combined.py")
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took."""
+    """The time and memory of one process."""
 
     seconds: float
     peak: int  # KiB
@@ -108,7 +107,9 @@ def many_modules(folder: Path, width: int, layers: int, rounds: int) -> None:
 
 
 def line_of(method: str, count: int, runs: dict[str, list[Run]], modules: int, folder: Path) -> str:
-    """ms a module, ratios, peaks in MiB (PEFT, replay, own), and how near the results are."""
+    """A line with ms per module, ratios, peaks in MiB (PEFT, replay, own), and the distances of the
+    results.
+    """
     took = {who: median(run.seconds for run in each) for who, each in runs.items()}
     call = median(run.call for run in runs["peft"])
     times = [took["peft"], call, took["replay"], took.get("own")]

@@ -70,7 +70,7 @@ def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
 
 
 def make_many(folder: Path, width: int, layers: int, count: int) -> int:
-    """As `make_adapters`, without a model: so many layers as no machine has room for with PEFT's dense
+    """Like `make_adapters`, without a model: for more layers than memory could hold as PEFT's dense
     updates.
     """
     import torch

@@ -86,7 +86,9 @@ def measure(made: Made, scratch: Path) -> Outcome:
 
 
 def _merged_by_peft(made: Made, scratch: Path) -> Tensors:
-    """On one thread, as ours, if a bit-equal merge is promised for equal numbers of threads only."""
+    """PEFT's merge; on one thread, like ours, if a bit-equal merge is promised only for equal numbers of
+    threads.
+    """
     promise = METHODS[made.case.method].tolerance
     if "number of threads" not in promise or "within rounding" in promise:
         return _tensors(made.merged_by_peft(scratch / f"{made.case}-peft"))
@@ -95,7 +97,7 @@ def _merged_by_peft(made: Made, scratch: Path) -> Tensors:
 
 
 def _is_promised(adapter: Adapter) -> bool:
-    """Whether the table promises a merge of it."""
+    """Whether the table promises that it can be merged."""
     method = METHODS.get(adapter.spec.method)
     return method is None or (method.is_mergeable and method.unmergeable_reason(adapter.config) is None)
 
@@ -128,7 +130,7 @@ def _tensors(folder: Path) -> Tensors:
 
 
 def _unwrapped(tensors: Tensors) -> Tensors:
-    """LN tuning's merge in PEFT leaves saved modules in their wrappers: the trained one is what counts."""
+    """LN tuning's merge in PEFT leaves saved modules in their wrappers: the trained module is compared."""
     return {
         name.replace(".modules_to_save.default.", "."): tensor
         for name, tensor in tensors.items()
@@ -137,8 +139,8 @@ def _unwrapped(tensors: Tensors) -> Tensors:
 
 
 def _difference(ours: Tensors, theirs: Tensors) -> float:
-    """The largest between elements of one name, divided by the largest element of their tensor in `theirs`;
-    infinite where a dtype or shape differs.
+    """The largest difference between elements of tensors with the same name, divided by the tensor's largest
+    element in `theirs`; infinite if a dtype or shape differs.
     """
     largest = 0.0
     for name in ours.keys() & theirs.keys():

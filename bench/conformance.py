@@ -4,9 +4,9 @@ PEFT's.
     python bench/conformance.py [--cache .bench/corpus] [--methods loha,ia3] [--write docs/methods.md]
 
 The corpus (adapters of every method, on every family of models that supports it, in two precisions) is made
-by PEFT in `--cache` and used again. With `--write` the table in README.md follows the page; methods that were
-not run keep their rows. PEFT runs on as many threads as torch takes by itself. Exit code 1 where a result is
-not what the method's table entry promises.
+by PEFT in `--cache` and reused. With `--write` the table in README.md follows the page; methods that were not
+run keep their rows. PEFT runs on as many threads as torch takes by itself. The exit code is 1 if a result is
+not as promised by the method's table entry.
 """
 
 from __future__ import annotations

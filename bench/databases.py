@@ -164,7 +164,9 @@ def compare(
 
 
 def processor_seconds(process: int) -> float:
-    """Of the threads of the process and its children, more precisely than the kernel's ticks."""
+    """The processor time of all threads of the process and its children, more precise than the kernel's
+    ticks.
+    """
     tasks = list(Path(f"/proc/{process}/task").iterdir())
     used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
     children = [child for task in tasks for child in (task / "children").read_text().split()]

@@ -3,8 +3,8 @@
     python bench/export.py [--rank N] [--layers N]
 
 An rsLoRA of hidden size 2048 with another alpha for half of its layers, so that every scale has to be folded
-in: made plain for SGLang, and a GGUF for llama.cpp. Reading is the same file out of the page cache,
-checksummed, like by any program that copies it.
+in: it is exported as a plain LoRA for SGLang, and as a GGUF for llama.cpp. "Reading" reads the same file from
+the page cache and computes a checksum, like a program that copies it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _adapter(folder: Path, rank: int, layers: int) -> Path:
 
 
 def _base(folder: Path, layers: int) -> BaseRecord:
-    """The record of a base of these sides: its shapes are all that an export looks at."""
+    """The record of a base of these sides: an export reads only its shapes."""
     record = fingerprint(open_checkpoint(tiny_base(folder, layers=layers)))
     wide = {
         name: shape.model_copy(update={"shape": (_HIDDEN, _HIDDEN)}) if "self_attn" in name else shape

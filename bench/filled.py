@@ -2,8 +2,9 @@
 
     python bench/filled.py [--database sqlite|postgresql] [--size 100000]
 
-Rare things are equally many in a catalog of any size, common ones equally dense, so that both answers of a
-search fill the same page. Ten versions of each adapter (`team-7/adapter-17`), of which the newest is `prod`.
+Rare items have the same number in catalogs of any size, common items the same density, so that both answers
+of a search fill the same page. Ten versions of each adapter (`team-7/adapter-17`), of which the newest is
+`prod`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python bench/fingerprint.py [--size MiB] [--shards N]
 
-Both numbers are bytes hashed a second: by `full_hashes` out of files in the page cache, and by bare SHA-256
-over memory in as many threads as there are cores. Then the header-only fingerprint of 30 shards. Figures to
-aim at: at least 0.9; at most 0.5 s.
+Both numbers are bytes hashed per second: by `full_hashes` out of files in the page cache, and by bare SHA-256
+over memory in as many threads as there are cores. Then the header-only fingerprint of 30 shards. Targets: at
+least 0.9, and at most 0.5 s.
 """
 
 from __future__ import annotations

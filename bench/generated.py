@@ -3,7 +3,7 @@
     python bench/generated.py [--folder .bench] [--layers 24]
 
 A Llama of hidden size 2048 in bfloat16 (1.2 billion parameters at 24 layers, 2.4 GB in three files), and a
-LoRA of rank 16 in fp32 on all its linear layers. What is there already is used again.
+LoRA of rank 16 in fp32 on all its linear layers. Existing files are reused.
 """
 
 from __future__ import annotations

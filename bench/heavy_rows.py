@@ -144,7 +144,7 @@ def _give_details(connection: Connection, model: Values, which: str) -> None:
 
 
 def _post_like(connection: Connection, version: int, which: str, field: str = "%") -> None:
-    """Gives the versions the terms that one has, of a field or of all."""
+    """Gives the versions the terms of another version, for one field or for all."""
     connection.execute(
         text(
             "INSERT INTO postings (term_id, version_id) SELECT terms.id, versions.id FROM versions, postings"
@@ -235,7 +235,7 @@ def _moves(connection: Connection) -> None:
 
 
 def _people(connection: Connection) -> None:
-    """Users with a token and a role in `acme` each, all in the first of many groups."""
+    """Adds users, each with a token and a role in `acme`, all in the first of many groups."""
     made = {"created_at": _AT, "created_by": "root"}
     _insert(connection, PrincipalRow, ({"kind": "user", "name": f"user-{n}", **made} for n in range(USERS)))
     _insert(connection, GroupRow, ({"name": f"group-{n:03}", **made} for n in range(GROUPS)))
@@ -284,7 +284,7 @@ def _deliveries(connection: Connection) -> None:
 
 
 def _audit_entries(connection: Connection) -> None:
-    """Sealed, with hashes that are not computed: the pages do not read them."""
+    """Adds sealed entries, with made-up hashes, which pages do not read."""
     actions = ("version.pushed", "alias.moved", "token.created", "version.read")
     connection.execute(delete(AuditEntryRow))
     _insert(

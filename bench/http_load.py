@@ -54,7 +54,7 @@ def load(url: str, paths: Sequence[str], headers: Mapping[str, str], clients: in
 
 
 def processor_seconds() -> float:
-    """Of the child processes that have ended."""
+    """The processor time of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

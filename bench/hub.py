@@ -3,10 +3,10 @@
     python bench/hub.py [--size-mb 200] [--adapters 200] [--rounds 3] [--folder DIR]
 
 `hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and
-from an nginx that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and
-without, beside a plain PUT of the file into nginx. Everything is on loopback, each download into a fresh
-cache; they take turns, and the medians count. nginx is not installed by this: without it there is nothing
-to compare with, and a message says so.
+from an nginx that serves the same responses and bytes as files; then `hf upload` of the large one, with and
+without Xet, compared with a plain PUT of the file to nginx. Everything is on loopback, each download into a
+fresh cache; they take turns, and the medians count. The bench does not install nginx; without it, a message
+states that there is no comparison.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Place:
     homes: Path
 
     def run(self, *command: str | Path, **settings: str) -> None:
-        """One client, with a fresh cache. It is deleted at the end: when ext4 creates files, it searches all
-        those deleted within the last seconds, which made a client three times as slow after five rounds.
+        """Runs one client with a fresh cache, which is deleted at the end of the bench: when ext4 creates
+        files, it searches all those deleted within the last seconds, which made a client three times as slow
+        after five rounds.
         """
         home = tempfile.mkdtemp(dir=self.homes)
         env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -132,7 +133,9 @@ def compare(
     places: tuple[Place, Place],
     rounds: int,
 ) -> None:
-    """A line of nginx and of us, who take turns, and how near ours comes; `amount` a second is shown."""
+    """Prints a line with the rates (`amount` per second) of nginx and of our server, which take turns, and
+    their ratio.
+    """
     taken = in_turns(rounds, {place.url: lambda _, place=place: action(place) for place in places})
     from_nginx, from_ours = ([amount / seconds for seconds in found] for found in taken.values())
     ratio = median(one / other for one, other in zip(from_ours, from_nginx, strict=True))
@@ -182,7 +185,7 @@ def adaptry(data: Path) -> Iterator[Place]:
 
 
 def push(place: Place, folder: Path, name: str) -> None:
-    """By our own client in this process, since 200 starts of another take minutes."""
+    """Pushes by our own client in this process, since 200 starts of another client take minutes."""
     from adaptry import open_dir
     from adaptry.operations.transfer import push as push_adapter
     from adaptry.registry.http import HttpRegistry

@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, of processors, and bytes written."""
+    """Elapsed seconds, processor seconds, and bytes written."""
 
     seconds: float
     busy: float
@@ -144,7 +144,7 @@ def digests(target: Path) -> Files:
 def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
     task |= {"divide": runners > 1}
-    needs = JobNeeds(tag="once")  # which the running runner does not have
+    needs = JobNeeds(tag="once")  # the running runner does not have these
     job = registry.jobs.submit(JobOrder(kind="merge", task=task, needs=needs))
     work = [*COMMAND, "work", "--data", str(data), "--once", "--tag", "once"]
     at_work = [
@@ -182,7 +182,7 @@ def on_running_runner(
 
 
 def processor_seconds(pid: int) -> float:
-    """Of a process, its children, and those that they waited for."""
+    """The processor seconds of a process, its children, and those for which they waited."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = [
         child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()

@@ -133,7 +133,7 @@ async def _hear_all(url: str, token: str, count: int, events: int, pipe: Connect
 
 
 class Arrivals:
-    """By adapter, when its event arrived at each listener."""
+    """For each adapter, the times at which its event arrived at each listener."""
 
     def __init__(self, expected: int) -> None:
         self.times: dict[str, array[float]] = defaultdict(partial(array, "d"))
@@ -241,7 +241,7 @@ async def drain(reader: asyncio.StreamReader, seconds: float) -> None:
 
 
 async def hear(reader: asyncio.StreamReader, what: bytes) -> float:
-    """When it came."""
+    """Waits for an event; returns the time of its arrival."""
     await reader.readuntil(what + b'"')
     return time.perf_counter()
 

@@ -2,14 +2,14 @@
 
     python bench/load.py [--hidden 768] [--layers 12] [--rank 16] [--rounds 15]
 
-Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside
+Tensors: `adaptry.load` of a version that is not cached, of one that is, and of a folder, compared with
 `safetensors.torch.load_file`; each then reads every byte, since a mapped file costs nothing until then. Into
-a model: `adaptry.load` beside `PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`; and swapped
-in place of one that is there, beside PEFT's `hotswap_adapter` and beside the limit, which reads the file and
-copies it into the parameters, and checks nothing. The version is in an embedded registry, which knows its
-base; the model was read from that base's files, so the two are compared each time. `first` is a version that
-this process has not opened before. Rounds are interleaved; the median, the least and the most are shown, and
-the processor's time, since machines are busy.
+a model: `adaptry.load` compared with `PeftModel.load_adapter`, with defaults and with `low_cpu_mem_usage`;
+and in place of a loaded adapter, compared with PEFT's `hotswap_adapter` and with the limit, which reads the
+file, copies it into the parameters, and checks nothing. The version is in an embedded registry, which knows
+its base; the model was read from that base's files, so the two are compared each time. `first` is a version
+that this process has not opened before. Rounds are interleaved; shown are the median, minimum and maximum,
+and the processor time, since machines are busy.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python bench/merge.py [--folder .bench] [--rounds 3] [--small] [--brief] [--peft-rounds 1]
 
-Every contestant is a whole process that writes a fresh folder; rounds are interleaved, medians count. Our
-merge flushes what it writes to the disk before it ends, so it stands beside `cp` with a flush, and beside
-`cp` without one. `beyond start` leaves out the time in which an interpreter has imported what a merge
-imports. Memory is the process's VmHWM. Every result is compared with PEFT's, element by element. Needs five
-times the base on the disk (12 GB).
+Every contestant is a whole process that writes a fresh folder; rounds are interleaved, and medians count. Our
+merge flushes its files to disk before it ends, so it is compared with `cp` with a flush, and also without
+one. `beyond start` leaves out the time in which an interpreter has imported what a merge imports. Memory is
+the process's VmHWM. Every result is compared with PEFT's, element by element. Needs five times the base on
+the disk (12 GB).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def contestants(made: Generated) -> dict[str, Contestant]:
 def measure(
     made: Generated, scratch: Path, rounds: int, peft_rounds: int, *, is_brief: bool
 ) -> dict[str, Contestant]:
-    """Every contestant, measured. The first round's results are compared with PEFT's first."""
+    """Measures every contestant. The first round's results are compared with PEFT's first."""
     peft = Contestant([sys.executable, "-c", PEFT, str(made.base), str(made.adapter)])
     reference = scratch / "peft"
     run_once(peft, reference)
@@ -191,7 +191,7 @@ def run_once(contestant: Contestant, target: Path) -> None:
 
 
 def differences(found: HfCheckpoint, wanted: HfCheckpoint) -> tuple[int, int]:
-    """How many elements differ, and of how many, in bits."""
+    """The number of elements whose bits differ, and the number of all elements."""
     if found.tensors.keys() != wanted.tensors.keys():
         sys.exit("the merges do not have the same tensors")
     differing = total = 0

@@ -2,11 +2,11 @@
 
     python bench/merged.py [--folder .bench] [--layers 12] [--rounds 3]
 
-The generated base and adapter are registered with a server (a process of its own), and the merged model's
-weights are read over loopback HTTP by one reader and by two, into nothing: the first time, when they are
-hashed as they pass, and again. Beside it `adaptry merge` of the same, and reading as many bytes that the
-server has stored. Bytes are compared with the merge's, memory is the VmHWM of the processes. Needs three
-times the base on the disk.
+The generated base and adapter are registered with a server (a separate process), and the merged model's
+weights are read over loopback HTTP by one reader and by two, which discard them: the first time, when the
+server hashes them as they pass, and again. This is compared with `adaptry merge` of the same inputs, and with
+reading as many stored bytes from the server. Bytes are compared with the merge's, memory is the VmHWM of the
+processes. Needs three times the base on the disk.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Reader:
 
 
 def merged_to_disk(made: Generated, target: Path, rounds: int) -> tuple[float, dict[str, tuple[int, str]]]:
-    """Seconds, and size and SHA-256 of every weights file."""
+    """Merges to disk; returns the seconds, and the size and SHA-256 of every weights file."""
     spent: list[float] = []
     for number in range(rounds):
         place = target.with_name(f"{target.name}-{number}")
@@ -154,7 +154,7 @@ def child_of(pid: int) -> int:
 
 
 def peak(pid: int) -> float:
-    """MiB."""
+    """The peak memory in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 

@@ -115,7 +115,7 @@ def with_table(readme: str, page: str) -> str:
 
 
 def _comparison(merged: str, difference: str) -> str:
-    """What README.md tells of a method's differences; `comparison.py` allows none but rounding."""
+    """README.md's text about a method's differences; `comparison.py` allows only rounding."""
     if not difference:
         return "not merged"
     if difference == "0; 0":

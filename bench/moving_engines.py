@@ -55,7 +55,7 @@ class Client:
         return 200, str(answer.json()["choices"][0]["text"])
 
     def model(self) -> str:
-        """What answers."""
+        """The name of the model that answers."""
         return str(self._complete(1).json().get("model"))
 
     def _complete(self, tokens: int) -> urllib3.BaseHTTPResponse:
@@ -74,8 +74,9 @@ Running = Callable[[Path, Server, Path], AbstractContextManager[Client]]
 @dataclass(frozen=True)
 class MovingEngine:
     """`running` serves a base with `acme/tone@prod` kept up to date, in a folder, until its block ends.
-    `most_tokens`: of one answer. With the plugin, which reports after it has switched, an answer confirms a
-    move."""
+    `most_tokens`: the maximum number of tokens in one answer. With the plugin, which reports after it has
+    switched, an answer confirms a move.
+    """
 
     base: Callable[[Path], Path]
     adapter: Callable[[Path, int], Path]
@@ -168,7 +169,7 @@ def _mistralrs(folder: Path, server: Server, base: Path) -> Iterator[Client]:
 
 
 def _llamacpp_base(folder: Path) -> Path:
-    """A base as llama.cpp reads it is beside the folder."""
+    """The base as a llama.cpp file, which is next to the folder."""
     import gguf
     import torch
     from tests.exporting.llamacpp import VOCABULARY, write_base

@@ -4,9 +4,9 @@
 
 The topology of compose.yaml, as processes: PostgreSQL, SeaweedFS, two API servers, Caddy. `one` sends every
 request to the first server, `two` sends them through the balancer, which gives each server every other one.
-What is counted is processor time of the servers (and of the balancer, in its own column), from /proc, so that
-it does not matter who else is at work on the machine; what they use when nobody asks, for health checks, is
-measured first and taken off. Afterwards every version that was pushed is pulled, and compared.
+The processor time of the servers (and of the balancer, in its own column) is read from /proc, so that other
+programs on the machine do not matter. The time that idle servers use for health checks is measured first and
+subtracted. Afterwards, every pushed version is pulled and compared.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def idling(topology: Topology, seconds: float = 10) -> float:
 def rate(
     topology: Topology, idle: float, count: int, clients: int, act: Callable[[int], object]
 ) -> tuple[float, float]:
-    """Acts per second of the servers' time, and the balancer's seconds for each."""
+    """Operations per second of the servers' processor time, and the balancer's seconds for each."""
     before, balancing, began = topology.seconds(*SERVERS), topology.seconds("balancer"), time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(act, range(count)))

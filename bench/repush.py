@@ -4,7 +4,7 @@ LFS.
     python bench/repush.py [--size-mb 329] [--rounds 3] [--folder DIR]
 
 `hf upload` of one adapter of random weights into `adaptry serve` on loopback: first, again unchanged, and
-with other bytes in one of its tensors. Each client is a process of its own with a fresh cache; the best of
+with different bytes in one of its tensors. Each client is a separate process with a fresh cache; the best of
 the rounds counts. "Nothing known" is the server with its chunk maps removed, which answers as if it kept
 none. Sent: bytes of the requests' bodies, as the server counts them.
 """

@@ -39,7 +39,7 @@ from adaptry.testing.postgres import postgres_server
 PEER = "FastAPI + sqlite3 (limit)"
 LIMIT = Path(__file__).parent / "peers" / "fastapi_sqlite.py"
 ADAPTERS = 1000
-SEARCHES = 500  # different ones, more than a server keeps the answers of
+SEARCHES = 500  # more different ones than a server caches answers for
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def measure(targets: Mapping[str, Target], clients: int, seconds: float, rounds:
 
 
 def processor_seconds(process: int) -> float:
-    """Of the process and its children."""
+    """The processor seconds of the process and its children."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     children = [
         child

@@ -4,8 +4,8 @@
 
 Asks two catalogs (`bench/filled.py`) the same questions through `LocalRegistry.search`, and prints the median
 time of each and their ratio: of the first page, whether it is full or ends at the limit of what a request
-reads (`+`). A query may have an order behind ` by `. `--cpu` measures processor time instead, which on SQLite
-includes everything and is comparable on a busy machine.
+reads (`+`). A query may end with ` by ` and an order. `--cpu` measures processor time instead, which on
+SQLite includes everything and is comparable on a busy machine.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def first_page(registry: LocalRegistry, query: str) -> Page[VersionInfo]:
 def medians(
     registries: Sequence[LocalRegistry], query: str, times: int, clock: Callable[[], float]
 ) -> list[tuple[float, str]]:
-    """For each registry the median time of a search in milliseconds, and how many it finds.
+    """For each registry the median time of a search in milliseconds, and the number of versions that it
+    finds.
 
     They take turns, so that a busy machine slows both.
     """

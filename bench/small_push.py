@@ -141,7 +141,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def resident(server: Served) -> int:
-    """Bytes of memory of the server and its children, of which each has its own share of common pages."""
+    """The memory of the server and its children in bytes; shared pages are divided among them."""
     total = 0
     for process in family(server.process):
         with suppress(ProcessLookupError, FileNotFoundError):  # a child that has ended
@@ -156,7 +156,7 @@ def family(process: int) -> list[int]:
 
 
 def cpu(server: Served) -> float:
-    """Seconds of processor time of the server and its children, those that ended included."""
+    """Seconds of processor time of the server and its children, including those that have ended."""
     times = stat(server.process)[11:15]
     for child in family(server.process)[1:]:
         times += stat(child)[11:13]

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose names contain one of these, with commas")
     parser.add_argument("--folder", type=Path, help="where generated models are kept")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all started processes are ended
     wanted = asked.only.split(",")
     print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}\n\n{HEADER}", flush=True)
     with ExitStack() as stack:
@@ -78,7 +78,7 @@ def lines_of(bench: Bench, folder: Path, *, is_small: bool) -> Iterator[str]:
 
 
 def run(command: Sequence[str], environment: dict[str, str]) -> str:
-    """Runs a bench, and ends all processes that it leaves. The last line of what it printed."""
+    """Runs a bench, and ends all processes that it leaves; returns the last line of its output."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -118,7 +118,7 @@ def verdict(row: Row, ours: Sequence[float], ratios: Sequence[float]) -> str:
 
 
 def figure(row: Row, values: Sequence[float]) -> str:
-    """The median, and the least and the most in brackets."""
+    """The median, with the minimum and maximum in brackets."""
     text = spread([value * row.scale for value in values])
     return f"{text} {row.unit}" if text else ""
 

@@ -3,10 +3,10 @@
     python bench/tiny_jobs.py [--jobs 20] [--rounds 3] [--concurrency 2] [--folder DIR]
 
 Each job combines two adapters of a few kilobytes in an embedded registry. All jobs are submitted, then one
-`adaptry work --once` runs them, as many at once as there are cores. The rate is that of a runner at work,
-from the end of the first job to the end of the last: the first waits for torch to be imported, which is shown
-too, with the processor's time of the whole run for each job. Then `adaptry combine` of the same two, once for
-each round.
+`adaptry work --once` runs them, as many at once as there are cores. The rate is that of a busy runner, from
+the end of the first job to the end of the last: the first one waits for the import of torch, which is shown
+separately, as is the processor time of the whole run per job. Then `adaptry combine` of the same two adapters
+is run once for each round.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def end_of(job: JobInfo) -> datetime:
 
 
 def processor_seconds() -> float:
-    """Of all processes that were waited for."""
+    """The processor seconds of all processes that were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

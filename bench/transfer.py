@@ -3,9 +3,9 @@
     python bench/transfer.py [--size-mb 200] [--rounds 3] [--folder DIR]
 
 A generated adapter, another one in each round, is pushed over loopback HTTP through the real server (a
-process of its own) and client, and into an embedded registry, beside hashing, copying and flushing the same
-file. The first one is pulled, beside `sha256sum` of the same bytes and `curl` from the same server. They take
-turns, and the medians count; files are in the page cache; everything is verified.
+separate process) and client, and into an embedded registry, compared with hashing, copying and flushing the
+same file. The first one is pulled, compared with `sha256sum` of the same bytes and `curl` from the same
+server. They take turns, and the medians count; files are in the page cache; everything is verified.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def in_turns(rounds: int, works: Mapping[str, Callable[[int], object]]) -> dict[
     taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         for name, work in works.items():
-            os.sync()  # none pays for what another left unwritten
+            os.sync()  # so that none pays for unwritten data of another
             began = time.perf_counter()
             work(number)
             taken[name].append(time.perf_counter() - began)
@@ -139,7 +139,7 @@ def file_url(registry: HttpRegistry) -> str:
 
 
 def large_lora(folder: Path, size: int, seed: int = 0) -> Path:
-    """A LoRA of about `size` bytes that the checks admit: one pair of matrices a layer."""
+    """A LoRA of about `size` bytes that the checks admit: one pair of matrices per layer."""
     layers = max(1, round(size / (2 * HIDDEN * RANK * 2)))
     rank = max(1, round(size / (2 * HIDDEN * layers * 2)))
     tiny_lora(folder, layers=1, rank=rank, targets=("q_proj",), hidden=2)

@@ -2,12 +2,12 @@
 
     python bench/worker.py [--megabytes 64] [--times 5]
 
-The cache, over HTTP: a version that is not here, beside the same files copied and flushed on the same disk;
-one that is, beside one question to the registry. Then, where `.venvs/vllm` is (`make environments`), vLLM
-with a tiny model on this CPU: the first answer with an adapter that is nowhere here, that is in the cache,
-and that vLLM loads from a folder by its own HTTP interface; and how long after an alias moved the first
-answer comes from the new version. And how long it is until `adaptry follow` has loaded what an alias was
-moved to, beside an engine that only reads the file.
+The cache, over HTTP: a version that is not cached, compared with copying and flushing the same files on the
+same disk; and one that is cached, compared with one request to the registry. Then, if `.venvs/vllm` exists
+(`make environments`), vLLM with a tiny model on this CPU: the first answer with an adapter that is not on
+this machine, with one in the cache, and with one that vLLM loads from a folder by its own HTTP interface; and
+the time from the move of an alias to the first answer from the new version. Last, the time until `adaptry
+follow` has loaded the version to which an alias was moved, compared with an engine that only reads the file.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def measure_follow(folder: Path, server: Server, times: int) -> None:
 
 
 def loaded(engine: FakeVllm, digest: str) -> None:
-    """Until the engine has it."""
+    """Waits until the engine has loaded it."""
     while not any(digest in path and "@prod" in name for name, path in engine.names().items()):
         time.sleep(0.001)
 

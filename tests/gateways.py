@@ -21,7 +21,7 @@ _EXAMPLES = Path(__file__).parents[1] / "examples" / "gateway"
 
 
 def gateway_starter(name: str) -> OpenGateway:
-    """For one of `GATEWAYS`; the test is skipped where it is not installed."""
+    """Returns a starter for one of `GATEWAYS`; skips the test if that is not installed."""
     find, running, example, install = GATEWAYS[name]
     program = find() or pytest.skip(f"{name} is not installed: {install}")
     return lambda folder, *rest: running(program, folder, _EXAMPLES / example, *rest)

@@ -60,7 +60,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_the_light_side_loads_nothing_heavy() -> None:
-    """One interpreter imports them all, since what none of them loads, each does not load."""
+    """One interpreter imports all of them: if together they load no heavy module, none of them does."""
     loaded = modules_after("\n".join(f"import {module}" for module in LIGHT))
     assert loaded.isdisjoint(HEAVY)
 

@@ -43,7 +43,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def misfit(words: list[str]) -> str | None:
-    """What is wrong with a command line: a command or an option that does not exist, a word too many."""
+    """The error in a command line: a command or an option that does not exist, or an extra word."""
     command: click.Command = main
     context = click.Context(main, **main.context_settings)
     rest = list(words)
@@ -62,7 +62,7 @@ def misfit(words: list[str]) -> str | None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The places in a page that a link can name: its headings, as GitHub writes them."""
+    """The places in a page to which a link can point: its headings, in GitHub's form."""
     text = FENCE.sub("", page.read_text())
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

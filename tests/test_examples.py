@@ -33,13 +33,13 @@ def test_an_example_runs(script: Path, tmp_path: Path) -> None:
 
 
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
-    """As `jupyter run` does it, and every value that it shows comes as HTML too."""
+    """It runs as with `jupyter run`, and every displayed value also has an HTML form."""
     import nbformat
     from nbclient import NotebookClient
     from traitlets.config import Config
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    with warnings.catch_warnings():  # of Jupyter's own
+    with warnings.catch_warnings():  # Jupyter's own messages
         warnings.simplefilter("ignore")
         # Sockets in a folder: Jupyter chooses TCP ports that others may take before the kernel binds them.
         sockets = Config(KernelManager={"transport": "ipc", "ip": str(tmp_path / "kernel")})

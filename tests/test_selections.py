@@ -15,7 +15,7 @@ ALL = [set(), {"slow"}, {"heavy"}, {"slow", "heavy"}]
 
 
 def selects(target: str, marks: set[str]) -> bool:
-    """Whether that target of the Makefile runs a test with these marks."""
+    """Whether this target of the Makefile runs a test with these marks."""
     rule = re.search(
         rf'^{target}:.*\n(?:\t.*\n)*?\t.*SELECT="(.*)"', (ROOT / "Makefile").read_text(), re.MULTILINE
     )
@@ -80,5 +80,5 @@ def test_a_file_without_slow_tests_is_left_unread_where_only_slow_tests_are_sele
 
     assert is_unread("domain/test_refs.py") == is_left_unread
     assert not is_unread("storage/test_postgres.py")  # its tests use a server
-    assert not is_unread("merging/test_rounding_loss.py")  # a test is marked where it stands
+    assert not is_unread("merging/test_rounding_loss.py")  # a test is marked in its file
     assert not is_unread("api/test_uploads.py")  # a test is listed in `SLOW`

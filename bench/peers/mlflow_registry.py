@@ -3,8 +3,9 @@ times as JSON.
 
     .venvs/mlflow/bin/python bench/peers/mlflow_registry.py URL COUNT TIMES
 
-Its own tables are filled in bulk, its own store is asked (no server in between, as with ours): ten versions
-of each model, of which the newest is `prod`; one in five is tagged `checked`, sixty are tagged `seldom`.
+Its own tables are filled in bulk, and its own store is called (without a server in between, like ours): ten
+versions of each model, of which the newest is `prod`; one in five is tagged `checked`, sixty are tagged
+`seldom`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(url: str, count: int, times: int) -> None:
 
 
 def timed(operation: Callable[[str], object], names: list[str]) -> list[float]:
-    """Seconds of each call; no more calls after ten seconds."""
+    """The seconds of each call; stops after ten seconds."""
     operation(names[0])
     spent: list[float] = []
     until = time.perf_counter() + 10

@@ -1,4 +1,4 @@
-"""A hostile client, run as a process of its own: it sends prepared requests while it is allowed to.
+"""A hostile client, run as a separate process: it sends prepared requests while it is allowed to.
 
 It uses little processor time and runs at the lowest priority, so that an honest client is delayed only by the
 server's work. Each line on standard input is a command: `go` or `pause`. When it ends, it prints the number

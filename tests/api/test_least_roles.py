@@ -20,7 +20,7 @@ NOBODY = "a member of another namespace"
 ADMINISTRATOR = "an administrator"
 
 OPERATIONS: Mapping[str, str] = {
-    # Lists contain only what the caller may see; codes and tokens are rights of their own.
+    # Lists contain only what the caller may see; codes and tokens are separate rights.
     NOBODY: "get_liveness get_readiness get_server_info whoami list_bases find_base"
     " list_bases_of_architecture get_base_record list_uploads list_adapters list_kept_results"
     " list_posted_files search_versions list_workers list_jobs list_runners list_schedules"

@@ -89,7 +89,7 @@ class CertifiedProvider:
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[CertifiedProvider]:
-    folder = tmp_path / "provider"  # a module is looked for beside the file that imports it
+    folder = tmp_path / "provider"  # Node.js looks for a module next to the file that imports it
     folder.mkdir()
     (folder / "node_modules").symlink_to(MODULES / "node_modules")
     script = folder / SCRIPT.name

@@ -1,4 +1,6 @@
-"""Verdicts about runtimes, above all where a runtime would load an adapter and serve something else."""
+"""Verdicts about runtimes, mainly cases in which a runtime would load an adapter and serve it differently
+from training.
+"""
 
 from __future__ import annotations
 

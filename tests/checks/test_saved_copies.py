@@ -1,4 +1,4 @@
-"""The copy of an embedding that PEFT saves beside an update of it, with PEFT as the reference.
+"""The copy of an embedding that PEFT saves with an update of the embedding, with PEFT as the reference.
 
 If the copy is saved while the adapter is merged, it contains the update, and PEFT adds the update again.
 """

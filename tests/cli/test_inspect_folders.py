@@ -1,4 +1,4 @@
-"""`inspect` of a folder tree: a row for each adapter in it, whatever tool wrote it."""
+"""`inspect` of a folder tree: a row for each adapter in the tree, whatever tool wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA resized to another rank: the nearest one, its measured error, and no change where none is needed."""
+"""LoRA resized to another rank: the nearest one, its measured error, and no change if none is needed."""
 
 from __future__ import annotations
 

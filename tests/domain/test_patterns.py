@@ -214,7 +214,7 @@ def test_re2_is_imported_only_for_a_pattern_that_needs_it() -> None:
         " print('re2' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() in ("True", "False")  # False where it is not installed
+    assert run.stdout.strip() in ("True", "False")  # False if it is not installed
 
 
 def test_the_first_matching_pattern_in_file_order_counts() -> None:

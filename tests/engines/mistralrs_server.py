@@ -112,7 +112,7 @@ class Routes(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
-        if self.close_connection:  # the client asked for it, and may use the connection again without this
+        if self.close_connection:  # otherwise the client might reuse the connection
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(text)

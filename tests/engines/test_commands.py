@@ -74,7 +74,9 @@ def test_a_worker_is_started_by_a_command_and_seen_by_others(
 def test_a_version_that_cannot_be_loaded_is_shown_with_the_reason_and_not_as_loading(
     scene: Scene, run: Run
 ) -> None:
-    """A worker reports a version before it loads it, and keeps it so if it is preloaded and never fits."""
+    """A worker reports a version before it loads it; the report stays like this if the version is preloaded
+    and never fits.
+    """
     version = scene.publish(1)
     resident = ResidentReport(
         name=version.name, digest=version.digest, served_as=PROD, condition="loading", since=datetime.now(UTC)
@@ -222,7 +224,7 @@ def test_wrong_calls_of_follow_are_refused(
 
 @pytest.fixture
 def process(scene: Scene) -> Iterator[Callable[[Any], subprocess.Popen[str]]]:
-    """`adaptry follow` as a process of its own."""
+    """`adaptry follow` in a separate process."""
     started: list[subprocess.Popen[str]] = []
 
     def start(engine: Any) -> subprocess.Popen[str]:

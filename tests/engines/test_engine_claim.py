@@ -37,7 +37,7 @@ def test_engines_behind_one_gateway_have_a_follower_each(tmp_path: Path) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names for this")
 def test_followers_with_different_caches_notice_each_other_on_one_machine(tmp_path: Path) -> None:
-    """Each would restart llama.cpp with its own adapters alone, in every pass."""
+    """Otherwise each would restart llama.cpp with only its own adapters, in every pass."""
     folders = (tmp_path / "a", tmp_path / "b")
     for folder in folders:
         folder.mkdir()

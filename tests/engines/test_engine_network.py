@@ -1,5 +1,5 @@
 """A worker whose connection to its engine or its registry breaks, or at whose address something else answers
-for a while: it keeps what is loaded, reports what it knows, and goes on when they are back.
+for a while: it keeps loaded adapters, reports its knowledge, and continues when the connection is back.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_another_server_at_the_engines_address_is_waited_out(scene: Scene) -> No
 
 
 class Maintenance(BaseHTTPRequestHandler):
-    """What a reverse proxy answers for every path while no server is behind it."""
+    """The response of a reverse proxy to every path while no server is behind it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -85,7 +85,7 @@ class Maintenance(BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815  # the library's name
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are no news."""
+        """Writes no log."""
 
 
 def test_a_proxy_that_answers_404_for_the_registry_unloads_nothing(scene: Scene) -> None:

@@ -1,5 +1,5 @@
-"""What the process of an engine on this machine shows: its working directory and its start. The engines are
-processes of their own here.
+"""Facts that the process of an engine on this machine shows: its working directory and its start. Here,
+engines are separate processes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KINDS = ("sglang", "mistralrs")
 
 @dataclass(frozen=True)
 class EngineInProcess:
-    """As much of an engine as a worker needs."""
+    """The part of an engine that a worker needs."""
 
     kind: str
     url: str
@@ -83,7 +83,7 @@ def start() -> Iterator[Start]:
 def test_a_relative_path_is_that_of_the_engines_working_directory(
     scene: Scene, start: Start, monkeypatch: pytest.MonkeyPatch, kind: str, path: str
 ) -> None:
-    """And not that of the worker's, where another base may be."""
+    """The worker's working directory does not count: another base may be there."""
     engine_folder, other = scene.folder / "engine", scene.folder / "worker"
     shutil.copytree(scene.folder / "base", engine_folder / "base")
     tiny_base(other / "base", seed=5)
@@ -122,7 +122,7 @@ def test_a_base_folder_that_is_replaced_while_the_engine_runs_does_not_change_wh
     tiny_base(base, seed=5)
     if is_worker_new:
         worker = scene.worker(engine, base=None)  # type: ignore[arg-type]
-    worker._inspection.forget()  # as after an outage
+    worker._inspection.forget()  # as if after an outage
     settle(worker)
     assert engine.names() == [PROD]
     assert scene.registry.workers.get("gpu-1").base_name == "org/tiny"
@@ -132,7 +132,9 @@ def test_a_base_folder_that_is_replaced_while_the_engine_runs_does_not_change_wh
 def test_setting_the_clock_does_not_look_like_a_restart_of_the_engine(
     scene: Scene, start: Start, monkeypatch: pytest.MonkeyPatch, is_worker_new: bool
 ) -> None:
-    """The kernel then states another time for the boot of the machine, and so for the start of the engine."""
+    """After the clock is set, the kernel reports a different boot time, and so a different start of the
+    engine.
+    """
     base = scene.folder / "base"
     engine = start("sglang", str(base), scene.folder)
     scene.alias(scene.publish(1))
@@ -149,7 +151,7 @@ def test_setting_the_clock_does_not_look_like_a_restart_of_the_engine(
 
 
 def set_clock_back(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
-    """Shows this process what the kernel would state after that."""
+    """Makes this process see what the kernel would report afterwards."""
     read = Path.read_text
 
     def read_text(path: Path, encoding: str | None = None) -> str:
@@ -198,7 +200,7 @@ def test_the_process_is_the_one_that_listens_and_only_on_this_machine(start: Sta
 def test_a_process_that_was_found_is_confirmed_without_reading_the_hosts_sockets(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There may be many thousands of them, if the kernel does not list the listening ones alone."""
+    """There may be many thousands of sockets, if the kernel cannot list only the listening ones."""
     monkeypatch.setattr(engine_process, "listening_now", lambda: None)
     engine = start("sglang", "./base", tmp_path)
     finder = EngineProcessFinder(engine.url)

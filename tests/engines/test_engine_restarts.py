@@ -1,5 +1,5 @@
-"""An engine comes back between two passes, or does not do what it answers: nothing is served on another base,
-and nothing is reported that the engine does not have.
+"""An engine restarts between two passes, or reports success without acting: no adapter is served on another
+base, and no adapter is reported that the engine does not have.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from .fakes import FakeEngine, FakeVllm
 
 
 def replace_base(folder: Path) -> None:
-    """Other weights of the same shapes in the same place."""
+    """Replaces the base by other weights of the same shapes in the same folder."""
     shutil.rmtree(folder)
     tiny_base(folder, seed=5)
 
 
 def served_scene(scene: Scene, kind: str, token: str | None = None) -> tuple[FakeEngine, Reconciler, Path]:
-    """An engine that serves a registered base from a folder, and a worker that knows it by that only."""
+    """An engine that serves a registered base from a folder, and a worker that identifies the base only by
+    this folder.
+    """
     base = scene.folder / "base"
     engine = scene.engine(kind, models=(str(base),))
     scene.alias(scene.publish(1))
@@ -57,8 +59,9 @@ def test_a_worker_shows_the_registrys_name_of_its_base_even_while_its_engine_doe
 def test_a_base_folder_that_is_replaced_while_its_engine_runs_does_not_change_what_the_engine_serves(
     scene: Scene, is_worker_new: bool
 ) -> None:
-    """As when the next base is put in place before the restart. The worker looks at the folder again when it
-    starts, and when its engine did not answer."""
+    """This happens if the next base is put in place before the restart. The worker looks at the folder again
+    when it starts, and when its engine did not answer.
+    """
     engine, worker, base = served_scene(scene, "vllm")
     replace_base(base)
     if is_worker_new:
@@ -79,7 +82,7 @@ def rewrite(base: Path) -> None:
 
 
 def rename(base: Path) -> None:
-    """As `mv` does it, which keeps the times of the files."""
+    """Renames like `mv`, which keeps the times of the files."""
     base.rename(base.with_name("other")).rename(base)
 
 
@@ -89,7 +92,7 @@ def lead_elsewhere(base: Path) -> None:
 
 
 def started_just_after(base: Path, engine: FakeEngine) -> None:
-    """Makes the engine one that began to read the base when it was complete."""
+    """Makes the engine's start later than the completion of the base's files."""
     assert isinstance(engine, FakeVllm)
     engine.started_at = max(path.stat().st_ctime for path in (base, *base.iterdir())) - START_SECONDS + 1e-4
 
@@ -108,7 +111,7 @@ def test_a_base_folder_that_is_older_than_its_engine_identifies_the_base(scene: 
 def test_a_base_folder_that_changed_after_the_start_of_its_engine_identifies_no_base(
     scene: Scene, change: Callable[[Path], object]
 ) -> None:
-    """The engine may have read what was there before."""
+    """The engine may have read the previous files."""
     base = scene.folder / "base"
     engine = scene.engine("vllm", models=(str(base),))
     started_just_after(base, engine)
@@ -136,7 +139,7 @@ def test_an_engine_that_came_back_unnoticed_with_another_base_serves_no_adapter_
 
 
 def test_adapters_that_a_restarted_vllm_has_from_its_start_are_checked_on_its_new_base(scene: Scene) -> None:
-    """As `--lora-modules` loads them."""
+    """They are loaded by `--lora-modules`."""
     engine, worker, base = served_scene(scene, "vllm")
     assert isinstance(engine, FakeVllm)
     folder = engine.names()[PROD]

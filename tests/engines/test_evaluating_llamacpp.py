@@ -48,7 +48,7 @@ HEADS = 2
 
 
 def base_file(folder: Path) -> tuple[Path, Any]:
-    """The base as a folder with a tokenizer and as a file for llama.cpp. (`Any`: the tokenizer.)"""
+    """The base as a folder with a tokenizer, and as a file for llama.cpp. (`Any`: the tokenizer.)"""
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from ..exporting.llamacpp import gguf, write_base
@@ -137,7 +137,7 @@ def test_an_evaluation_behind_the_proxy_is_of_the_version(
 
 
 def said(url: str, model: str, prompt: list[int]) -> str:
-    """What the engine writes after a prompt, up to the end of the line."""
+    """The text that the engine generates after a prompt, up to the end of the line."""
     body = {"model": model, "prompt": prompt, "max_tokens": 6, "temperature": 0, "stop": ["\n"]}
     answer = EngineClient(url).post("/v1/completions", body)
     assert answer.is_ok, answer.text

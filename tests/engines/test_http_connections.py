@@ -27,7 +27,7 @@ ANSWERS = {
 
 
 def serve(listening: socket.socket) -> None:
-    """Sends a body only when the client says something more, as a slow server's may come late."""
+    """Sends the body only after the client has sent more, since the body of a slow server may come late."""
     while True:
         try:
             connection, _ = listening.accept()
@@ -56,8 +56,9 @@ def test_an_unread_response_does_not_affect_others() -> None:
 
 
 class _OneAnswer(BaseHTTPRequestHandler):
-    """Answers the first request of a connection, and closes the connection when the next one comes, as a
-    server does whose time for idle connections ends just then."""
+    """Answers the first request of a connection, and closes the connection when the next one comes, like a
+    server whose timeout for idle connections expires at that moment.
+    """
 
     protocol_version = "HTTP/1.1"
 

@@ -31,7 +31,7 @@ def give(scene: Scene, resource: str, role: str = "worker") -> None:
 
 
 def settle_after_a_minute(worker: Reconciler) -> None:
-    """The loss of a right is no event: it is seen when the worker checks everything."""
+    """The loss of a right causes no event: the worker notices it when it checks everything."""
     worker._watcher.reset()
     settle(worker)
 
@@ -84,7 +84,7 @@ def test_without_the_right_to_report_a_worker_keeps_what_is_loaded_and_loads_not
     assert isinstance(worker.connection_error, PermissionDenied)
     assert count(scene, "may not report for a worker") == 1
 
-    take(scene, "acme", "viewer")  # and it may no longer read anything
+    take(scene, "acme", "viewer")  # now it may no longer read anything
     worker._watcher.reset()
     worker.reconcile(0.0)
     assert scene.serves(engine) is None
@@ -98,7 +98,7 @@ def test_without_the_right_to_report_a_worker_keeps_what_is_loaded_and_loads_not
 def test_a_worker_goes_on_with_a_restored_registry_that_does_not_know_its_right_to_report(
     scene: Scene,
 ) -> None:
-    """It sends the recalls that this registry may have lost when it may report."""
+    """As soon as it may report, it sends the recalls that this registry may have lost."""
     engine = scene.engine()
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
@@ -114,7 +114,7 @@ def test_a_worker_goes_on_with_a_restored_registry_that_does_not_know_its_right_
         take(scene, "acme")
         worker.reconcile(0.0)
         worker.reconcile(0.0)
-        assert scene.serves(engine) is None  # the alias means the first one again, which is recalled here
+        assert scene.serves(engine) is None  # the alias points at the first one again, which is recalled here
         assert scene.registry.versions.get(first.revision_ref).state == "active"
         give(scene, "acme")
         settle(worker)

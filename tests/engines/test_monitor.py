@@ -1,4 +1,6 @@
-"""A worker's health checks and Prometheus metrics show the state of the engine, and what does not respond."""
+"""A worker's health checks and Prometheus metrics show the state of the engine, and which parts do not
+respond.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The operator's commands: what `--prepare` makes, and what a failed one leaves behind."""
+"""The operator's commands: the files that `--prepare` makes, and those that a failed command leaves
+behind.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _ENDS = f"{_MODEL}; sys.exit(3)"
 def test_a_command_that_makes_no_adapter_file_leaves_nothing(
     tmp_path: Path, program: str, error: str
 ) -> None:
-    """It may have written a whole model, and is tried again."""
+    """The command may have written a whole model, and is tried again."""
     (tmp_path / "adapter").mkdir()
     commands = OperatorCommands(prepare=(sys.executable, "-c", program, "{file}"))
     for _ in range(2):
@@ -48,7 +50,7 @@ def test_an_engine_loads_what_the_present_prepare_command_makes(scene: Scene) ->
 
 
 def test_a_changed_program_behind_the_same_prepare_command_prepares_every_adapter_again(scene: Scene) -> None:
-    """The cache has what the earlier program made, which may be what was wrong with it."""
+    """The cache has the files of the earlier program, which may be wrong."""
     engine = scene.engine("llamacpp")
     program = scene.folder / "convert.py"
     program.write_text(_ADAPTER)

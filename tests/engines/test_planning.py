@@ -56,7 +56,9 @@ slot_counts = st.none() | st.integers(1, 6)
 def carried_out(
     had: Sequence[ActualAdapter], made: FollowPlan, slots: int | None
 ) -> dict[str, Digest | None]:
-    """What the engine has in the end; it had no more than the slots at any time, unless it had so before."""
+    """The engine's final adapters; checks that it never had more than there are slots, unless it had more at
+    first.
+    """
     now = {one.served_as: one.digest for one in had}
     most = max(slots or len(NAMES), len(now))
     for step in made.actions:
@@ -161,8 +163,9 @@ def test_an_unrequested_name_takes_no_slot_from_a_loaded_one() -> None:
 
 
 def test_a_report_has_the_most_serious_problems_and_the_number_of_the_others() -> None:
-    """Names that the engine does not have, then those of which it has another version, then those without a
-    slot."""
+    """First come names that the engine does not have, then those with another version, then those without a
+    slot.
+    """
     waiting = [DesiredAdapter(f"acme/a{number:03}@prod", version(DIGESTS[0])) for number in range(200)]
     stale = [f"acme/m{number}@prod" for number in range(100)]
     problems = dict.fromkeys((*stale, "acme/z@prod", "acme/y@prod"), "it failed")

@@ -35,7 +35,7 @@ __all__ = ["follow", "run"]
 
 
 def ask(scene: Scene, model: str = PROD, tokens: int = 1) -> tuple[int, Any]:
-    """The status, and the number of the version that answered; else why none did."""
+    """The status, and the number of the version that answered, or the reason why none did."""
     body = {"model": model, "prompt": "a", "max_tokens": tokens}
     url = f"{scene.proxies['gpu-1'].url}/v1/completions"
     answer = urllib3.request("POST", url, json=body, retries=False, timeout=60)
@@ -458,8 +458,9 @@ def connected(url: str) -> Iterator[socket.socket]:
 def upstream(
     parts: list[bytes], left: threading.Event | None = None, heard: list[dict[str, str]] | None = None
 ) -> Iterator[str]:
-    """An engine that answers with these parts, and then with more until nobody reads them. The headers of
-    requests are added to `heard`."""
+    """An engine that answers with these parts, and then with more until its client stops reading. The headers
+    of requests are added to `heard`.
+    """
 
     class Streaming(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -44,7 +44,7 @@ def model() -> Any:
 
 
 def learn(model: Any) -> None:
-    """One step in no particular direction."""
+    """Changes the policy by one random step."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_" in name:
@@ -172,7 +172,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
 def test_a_policy_claims_only_the_model_in_the_folder_from_which_it_was_loaded(
     scene: Scene, model: Any
 ) -> None:
-    """The two have equal shapes. The folder is read once."""
+    """The two models have equal shapes. The folder is read once."""
     model.peft_config["default"].base_model_name_or_path = str(scene.folder / "base")
     other = tiny_base(scene.folder / "other", seed=5)
     with pytest.raises(CheckFailed, match="is another model: the weights differ in"):

@@ -159,7 +159,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
 def test_a_server_that_others_restart_answers_as_the_base_if_no_adapter_is_selected(
     tmp_path: Path, address: tuple[str, tuple[str, ...]]
 ) -> None:
-    """A supervisor starts it again with the same list, which applies all adapters to every request."""
+    """A supervisor restarts it with the same list, which would apply all adapters to every request."""
     url, command = address
     with running_server(ServerSettings(data=tmp_path / "data")) as server:
         place = Place(tmp_path, server, command)
@@ -186,7 +186,9 @@ def test_a_server_that_others_restart_answers_as_the_base_if_no_adapter_is_selec
 def test_an_adapter_is_judged_as_its_export_repaired_it(
     tmp_path: Path, address: tuple[str, tuple[str, ...]]
 ) -> None:
-    """llama.cpp ignores rsLoRA's scale, so a file that only converts the adapter would be half as strong."""
+    """llama.cpp ignores rsLoRA's scale, so the adapter would be half as strong in a file without the
+    repair.
+    """
     url, command = address
     with running_server(ServerSettings(data=tmp_path / "data")) as server:
         place = Place(tmp_path, server, command)
@@ -278,7 +280,7 @@ def test_behind_a_proxy_each_tenant_is_answered_with_the_adapters_that_they_may_
                     answer = urllib3.request(
                         "POST",
                         f"{gateway}/v1/completions",
-                        # What llama.cpp would take instead of the model's name, if it came to it.
+                        # Values that llama.cpp would use instead of the model's name if it received them.
                         json={
                             "model": model,
                             "prompt": PROMPT,
@@ -298,7 +300,7 @@ def test_behind_a_proxy_each_tenant_is_answered_with_the_adapters_that_they_may_
 
 
 def proxied_odds(url: str, model: str) -> dict[int, float]:
-    """The logarithm of how likely each token is to follow the prompt."""
+    """The log-probability of each token after the prompt."""
     from ..exporting.llamacpp import VOCABULARY
 
     asked = {"model": model, "prompt": PROMPT, "max_tokens": 1, "n_probs": VOCABULARY, "temperature": 0.0}
@@ -310,7 +312,7 @@ def proxied_odds(url: str, model: str) -> dict[int, float]:
 
 
 def peft_odds(folder: Path, weights: list[float]) -> dict[int, float]:
-    """The same with PEFT's weighted sum of the first adapters; of the base, without weights."""
+    """The same, from PEFT with the weighted sum of the first adapters; without weights, from the base."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -339,11 +341,13 @@ def listed(url: str) -> list[dict[str, object]]:
 
 
 def odds(url: str, number: int | None) -> object:
-    """What may follow a prompt and how likely, with the adapter of that number or without any."""
+    """The possible next tokens and their log-probabilities, with the adapter of that number or without any
+    adapter.
+    """
     from ..exporting.llamacpp import VOCABULARY
 
     asked = {"prompt": PROMPT, "n_predict": 1, "n_probs": 5, "temperature": 0.0, "cache_prompt": False}
-    asked["logit_bias"] = [[VOCABULARY - 1, 1000]]  # a part of a letter would be told without odds
+    asked["logit_bias"] = [[VOCABULARY - 1, 1000]]  # part of a character has no odds
     if number is not None:
         asked["lora"] = [{"id": number, "scale": 1.0}]
     return EngineClient(url).post("/completion", asked).json["completion_probabilities"]

@@ -43,7 +43,7 @@ PROD = "acme/tone@prod"
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    """It is started once, and killed at the end."""
+    """The address of mistral.rs, which is started once, and killed at the end."""
     pytest.importorskip("peft")
     from ..runtimes.cases import made_base
 

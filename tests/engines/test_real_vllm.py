@@ -61,8 +61,8 @@ class Place:
         self.registry.aliases.move(version.name, "prod", version.digest, held.get("prod"))
 
     def is_said_by(self, vllm: vllm_server.Vllm, seed: int) -> bool:
-        """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it
-        chooses.
+        """Whether the response for the alias equals PEFT's for that version: the logprobs of the chosen
+        tokens.
         """
         answer = vllm.complete(PROD, models.PROMPT)
         assert answer.status == 200, answer.body
@@ -70,7 +70,7 @@ class Place:
         assert len(said) > 2
         trained = models.said(self.base, self.folder / f"lora-{seed}")[
             : len(said)
-        ]  # vLLM stops at an end of text
+        ]  # vLLM stops at an end-of-text token
         return max(abs(one - other) for one, other in zip(said, trained, strict=True)) < 1e-3
 
     def follow(self, url: str, name: str = "gpu-1") -> Reconciler:
@@ -95,7 +95,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) -> None:
-    """One after the other, since a server takes half a minute to start."""
+    """These are tested one after another, since a server takes half a minute to start."""
     env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
     first, second = place.publish(1), place.publish(2)
     place.alias(first)
@@ -141,7 +141,9 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
 
 
 def test_a_vllm_that_came_back_with_another_base_and_the_same_adapter_does_not_serve_it(place: Place) -> None:
-    """Between two passes, under the same address and path; it loads the adapter at its start."""
+    """It restarts between two passes, at the same address and with the same path, and loads the adapter at
+    its start.
+    """
     env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
     place.alias(place.publish(1))
     with vllm_server.held_port() as port:
@@ -172,7 +174,9 @@ def revoke(place: Place, version: VersionInfo) -> None:
 
 
 def test_cleaning_the_cache_after_the_worker_stopped_leaves_what_vllm_reads_again(place: Place) -> None:
-    """It keeps two adapters in memory, and reads the third again from its folder; without that, it exits."""
+    """vLLM keeps two adapters in memory, and reads the third again from its folder; without that folder, it
+    exits.
+    """
     env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
     names = [AdapterName.parse(f"acme/kept-{seed}") for seed in (11, 12, 13)]
     versions = [place.publish(seed, name) for seed, name in zip((11, 12, 13), names, strict=True)]

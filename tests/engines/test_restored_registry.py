@@ -161,7 +161,7 @@ def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) ->
 
 @contextmanager
 def serve(data: Path) -> Iterator[str]:
-    """`adaptry serve` as a process of its own, killed at the end."""
+    """Runs `adaptry serve` in a separate process, which is killed at the end."""
     with WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"],
         stdout=subprocess.PIPE,

@@ -1,5 +1,5 @@
 """A worker whose engine takes longer to load an adapter than a report is valid: the registry still has its
-report, and the worker hears of recalls.
+report, and the worker learns about recalls.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_a_worker_keeps_reporting_while_its_engine_loads_an_adapter(scene: Scene
 
 
 def test_a_recall_during_a_slow_load_comes_before_the_next_load(scene: Scene) -> None:
-    """Else a worker that loads hundreds of adapters would keep a withdrawn one until it is done."""
+    """Otherwise a worker that loads hundreds of adapters would keep a withdrawn one until the end."""
     engine = SlowVllm()
     withdrawn = scene.publish(1)
     scene.alias(withdrawn)

@@ -57,7 +57,7 @@ class HangingVllm(FakeVllm):
         return answer
 
     def read(self, path: str) -> str:
-        """The weights that it has read before it hung; the files may be gone."""
+        """The weights that the engine read before it hung; the files may be gone."""
         return self.weights.get(path) or super().read(path)
 
     def _wait_if(self, folder: str, digests: set[str]) -> None:
@@ -83,7 +83,7 @@ def problem(scene: Scene) -> str:
 
 
 def retry_now(worker: Reconciler) -> None:
-    """As when the pause before the next attempt has passed."""
+    """Tries again as if the pause before the next attempt had passed."""
     worker._backoff._clock = lambda: float("inf")
 
 
@@ -155,7 +155,7 @@ def test_versions_that_hang_delay_other_new_ones_by_the_engines_whole_time_only_
 
 
 def conditions(scene: Scene) -> list[str]:
-    """Of the versions, by the name that they are served under."""
+    """The conditions of the versions, by the names under which they are served."""
     residents = scene.registry.workers.get("gpu-1").residents
     return [one.condition for one in sorted(residents, key=lambda one: one.served_as)]
 
@@ -252,7 +252,7 @@ def test_a_rollout_to_a_version_that_hangs_stops(scene: Scene, engine: HangingVl
 
 
 def test_a_load_fails_only_after_the_engines_whole_time_and_is_not_repeated_before() -> None:
-    """Also if the worker did not wait that long for the answer."""
+    """This holds even if the worker did not wait that long for the answer."""
     times = [0.0]
     failures = Backoff(lambda: times[-1])
     key = ("acme/a@prod", Digest.of(b"a"))

@@ -1,5 +1,6 @@
-"""A complete cycle with the real lm-eval on the demo's model: two trainings are evaluated, a gate refuses the
-worse one and states its values, two people approve the other, and a second registry replays the promotion.
+"""A complete cycle with the real lm-eval on the demo's model: two training runs are evaluated, a gate refuses
+the worse one and states its values, two people approve the other, and a second registry replays the
+promotion.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def trained(folder: Path) -> Iterator[Round]:
     with running_server(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
         register_base(registry, open_checkpoint(base), (model.BASE,))
-        few = replace(task, held_out=task.held_out[:1])  # lm-eval measures, and not the demo
+        few = replace(task, held_out=task.held_out[:1])  # lm-eval measures, not the demo
         for label, steps in (("little", 1), ("enough", 20)):
             layers = tuple(range(22, 30))
             shape = training.LoraTraining(8, 16, ("q_proj", "v_proj"), steps, layers, seed=1)
@@ -199,7 +200,7 @@ def _refuse_the_worse_one(round_: Round, worse: int, better: int, found: dict[in
 
 
 def _replay_elsewhere(round_: Round, folder: Path) -> None:
-    """The record alone suffices; and a mirror has the same evidence."""
+    """The record alone is sufficient, and a mirror has the same evidence."""
     (number,) = [one.id for one in round_.server.registry().policies.promotions(TONE).items]
     shown = round_.run("promotion", "show", str(number), "--json")
     (folder / "decision.json").write_text(shown)

@@ -34,7 +34,7 @@ from adaptry.testing.samples import tiny_lora
 
 @pytest.fixture
 def registry(tmp_path: Path) -> LocalRegistry:
-    """With a version that has evidence and a logged metric."""
+    """A registry with a version that has evidence and a logged metric."""
     registry = open_local(tmp_path / "registry")
     push(registry, open_dir(tiny_lora(tmp_path / "out")), TONE)
     registry.metrics.log(Ref(TONE), {"accuracy": 0.9})

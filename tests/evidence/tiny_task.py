@@ -50,7 +50,7 @@ metric_list:
 
 
 def write_tasks(folder: Path, written: Sequence[str] = ("x",)) -> Path:
-    """A folder with the three tasks. `written` are the wanted generations, one after another."""
+    """Writes a folder with the three tasks. `written` are the expected generations, in order."""
     folder.mkdir()
     rows = (
         {
@@ -70,7 +70,7 @@ def write_tasks(folder: Path, written: Sequence[str] = ("x",)) -> Path:
 
 
 def lm_eval_environment(home: Path, url: str, token: str) -> Mapping[str, str]:
-    """Of a process that finds the real lm-eval, and the registry."""
+    """The environment of a process that finds the real lm-eval and the registry."""
     return {
         **os.environ,
         "ADAPTRY_URL": url,
@@ -88,7 +88,7 @@ def eval_command(ref: str, task: str, tasks: Path, base: Path, *more: str) -> li
 
 
 def run_eval(words: Sequence[str], environment: Mapping[str, str], code: int = 0) -> str:
-    """All that `adaptry eval` prints."""
+    """The complete output of `adaptry eval`."""
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -37,8 +37,8 @@ def write_base(
     letters: Sequence[str] = (),
 ) -> Path:
     """`interleaved`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D
-    weights (GPT-2). `letters`: the tokens of a tokenizer of bytes, without merges; else words that mean
-    nothing.
+    weights (GPT-2). `letters`: the tokens of a tokenizer of bytes, without merges; otherwise meaningless
+    words.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
@@ -116,14 +116,14 @@ def _add_letters(writer: gguf.GGUFWriter, letters: Sequence[str]) -> None:
     writer.add_token_list(list(letters))
     special = [letter.startswith("<") and len(letter) > 1 for letter in letters]
     writer.add_token_types([gguf.TokenType.CONTROL if one else gguf.TokenType.NORMAL for one in special])
-    writer.add_token_merges(["\u0100 \u0101"])  # it wants one: of two bytes that no text has
+    writer.add_token_merges(["\u0100 \u0101"])  # it requires a merge: one of two bytes that no text has
     writer.add_bos_token_id(letters.index("<s>"))
     writer.add_eos_token_id(letters.index("</s>"))
     writer.add_add_bos_token(False)
 
 
 def log_probabilities(base: Path, adapter: Path | None, prompt: Sequence[int] = PROMPT) -> torch.Tensor:
-    """Of every token that may follow, by llama.cpp's server in this process."""
+    """The log-probabilities of every possible next token, by llama.cpp's server in this process."""
     return all_log_probabilities(base, adapter, [prompt])[0]
 
 
@@ -140,7 +140,7 @@ def all_log_probabilities(
     params.warmup, params.verbosity = False, -1
     params.cache_type_k = params.cache_type_v = (
         xllamacpp.ggml_type.GGML_TYPE_F32
-    )  # its default rounds to half
+    )  # its default rounds to half precision
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     if adapter:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
@@ -157,7 +157,7 @@ def _odds(address: str, prompt: Sequence[int]) -> torch.Tensor:
         "cache_prompt": False,
         "logit_bias": [
             [VOCABULARY - 1, 1000]
-        ],  # so a fixed token is sampled; reported logits exclude the bias
+        ],  # so that a fixed token is sampled; reported logits exclude the bias
     }
     told = _answer(address, asked)
     found = torch.full((VOCABULARY,), float("nan"))

@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def logits(base: Path) -> Logits:
-    """What PEFT makes of a folder; of a checkpoint, what transformers does."""
+    """The logits with a folder's adapter in PEFT, or of a checkpoint in transformers."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -134,7 +134,7 @@ def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
 def test_an_update_of_a_head_that_the_base_does_not_store_keeps_its_effect(
     tmp_path: Path, engine: str
 ) -> None:
-    """An engine that has no such head gets a checkpoint: the embedding is another module."""
+    """An engine without such a head gets a checkpoint: the embedding is a different module."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 

@@ -170,7 +170,7 @@ def test_the_converters_files_are_read_back_exactly(kind: str, tmp_path: Path) -
 
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
-)  # PEFT's own, of its own patterns
+)  # PEFT's own warning, about its own patterns
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe"])
 def test_experts_equal_the_converters(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")

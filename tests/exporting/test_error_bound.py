@@ -24,7 +24,7 @@ def exported(adapter: Path, to: Path, *words: str, engine: str = RANK16) -> Resu
 
 
 def with_singular_values(folder: Path, values: list[float]) -> Path:
-    """A LoRA of rank 32 all of whose updates have these singular values: its factors are unit vectors."""
+    """A LoRA of rank 32 whose updates all have these singular values: its factors are unit vectors."""
     adapter = tiny_lora(folder, rank=32, alpha=32, hidden=64, targets=("q_proj", "v_proj"))
     tensors: Tensors = {}
     for name, info in open_dir(adapter).tensors.items():
@@ -49,7 +49,9 @@ def test_halving_the_rank_of_a_flat_spectrum_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_refusal_names_the_smallest_rank_within_the_bound(tmp_path: Path) -> None:
-    """20 of 32 values keep 99 %: the server takes 32, and the error at 20 is that of the 12 left out."""
+    """20 of 32 values keep 99 %. The server accepts rank 32; the error at rank 20 is that of the 12 omitted
+    values.
+    """
     values = [1.0] * 20 + [0.1] * 12
     steep = with_singular_values(tmp_path / "steep", values)
     refused = exported(steep, tmp_path / "out")
@@ -72,7 +74,7 @@ def test_a_bound_can_be_set(tmp_path: Path) -> None:
 
 
 def test_a_share_of_energy_is_its_own_bound(tmp_path: Path) -> None:
-    """--energy 0.5 asks for what a bound of 0.1 would refuse."""
+    """`--energy 0.5` requests a result that a bound of 0.1 would refuse."""
     even = with_singular_values(tmp_path / "even", [1.0] * 32)
     refused = exported(even, tmp_path / "out", "--energy", "0.6")
     assert "at most 0.632 is allowed" in refused.output

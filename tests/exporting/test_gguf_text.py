@@ -1,4 +1,4 @@
-"""The head of a GGUF file as the gguf package writes it: a text is found behind values of every type."""
+"""The head of a GGUF file as the gguf package writes it: a text is found after values of every type."""
 
 from __future__ import annotations
 

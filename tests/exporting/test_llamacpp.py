@@ -59,7 +59,7 @@ LLAMACPP = parse_runtime("llama.cpp")
 
 @dataclass(frozen=True)
 class Base:
-    """One model for both: in memory, as a checkpoint folder, and as llama.cpp's file."""
+    """One model for both programs: in memory, as a checkpoint folder, and as llama.cpp's file."""
 
     model: PreTrainedModel
     folder: Path
@@ -105,7 +105,7 @@ def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def trained(base: Base, folder: Path, **config: Any) -> Path:
-    """A LoRA of the base, its factors random, as PEFT saves it."""
+    """A LoRA of the base with random factors, as PEFT saves it."""
     torch.manual_seed(1)
     tuned = get_peft_model(copy.deepcopy(base.model), LoraConfig(**{"r": 8, "lora_alpha": 8, **config}))
     for name, parameter in tuned.named_parameters():
@@ -126,7 +126,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def as_converted_without_a_repair(base: Base, adapter: Path, folder: Path) -> Path:
-    """What llama.cpp's own converter makes of it: the config's one alpha, the factors as they are but for
+    """The result of llama.cpp's own converter: the config's single alpha, and unchanged factors except for
     their order.
     """
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -200,7 +200,7 @@ def test_factors_are_not_transposed_for_a_transposed_base(gpt2: Base, tmp_path: 
 
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
-)  # PEFT's own, of its own patterns
+)  # PEFT's own warning, about its own patterns
 def test_split_experts_answer_as_in_peft(mixtral: Base, tmp_path: Path) -> None:
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     adapter = trained(mixtral, tmp_path / "lora", target_modules=["q_proj"], target_parameters=parameters)
@@ -211,7 +211,7 @@ def test_split_experts_answer_as_in_peft(mixtral: Base, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
-)  # PEFT's own, of its own patterns
+)  # PEFT's own warning, about its own patterns
 def test_separate_experts_are_fused_for_peft(mixtral: Base, tmp_path: Path) -> None:
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     fused = trained(mixtral, tmp_path / "fused", target_modules=["q_proj"], target_parameters=parameters)

@@ -144,7 +144,9 @@ def test_a_config_that_excludes_modules_is_exported_with_the_files_modules(
 
 
 def test_modules_of_one_layer_are_listed_by_their_whole_paths(base: Path, tmp_path: Path) -> None:
-    """Listed by their last names, PEFT would initialise the other layer's modules with random numbers."""
+    """If they were listed by their last names, PEFT would initialise the other layer's modules with random
+    numbers.
+    """
     whole = tiny_lora(tmp_path / "whole")
     right = broken(whole, tmp_path / "right", layers_to_transform=[1], init_lora_weights=False)
     view = open_dir(right)

@@ -198,7 +198,7 @@ def test_layers_without_a_module_are_filled_with_zeros(tmp_path: Path, base: Pat
     lora = tiny_lora(tmp_path / "lora", extra=ONE_OF_DOWN)
     assert {found.code for found in judged(lora, engine, base).findings} == {"layers_uneven"}
     made = exported(lora, engine, tmp_path / "out", base)
-    assert made.repairs == ("fill", "targets")  # PEFT drops what target_modules does not name
+    assert made.repairs == ("fill", "targets")  # PEFT drops modules that target_modules does not name
     assert judged(tmp_path / "out", engine, base).outcome == "as_trained"
     filled = open_dir(tmp_path / "out")
     added = filled.tensors.keys() - open_dir(lora).tensors.keys()
@@ -474,7 +474,7 @@ def test_factors_of_float64_are_written_as_float32_for_mistralrs(tmp_path: Path)
 def test_a_config_that_makes_peft_drop_modules_is_corrected_for_every_engine(
     tmp_path: Path, base: Path, engine: str, config: dict[str, Any]
 ) -> None:
-    """Whether or not the engine reads that field."""
+    """This holds whether or not the engine reads the field."""
     lora = tiny_lora(tmp_path / "lora", config=config)
     made = export(
         ParentAdapter(open_dir(lora), "it"),

@@ -32,7 +32,7 @@ PARAMETER = "model.layers.{}.mlp.experts.gate_up_proj"
 
 @pytest.fixture(scope="module")
 def model() -> MixtralForCausalLM:
-    """Its gate and up of an expert are together as wide as they are deep."""
+    """A model in which gate and up of an expert together form a square matrix."""
     torch.manual_seed(0)
     return MixtralForCausalLM(
         MixtralConfig(
@@ -52,7 +52,7 @@ def setting(model: MixtralForCausalLM, tmp_path: Path) -> ExportOptions:
 
 @pytest.fixture
 def older(model: MixtralForCausalLM, tmp_path: Path) -> Path:
-    """An adapter as PEFT 0.18 writes it: of square experts the shapes are those of today."""
+    """An adapter as PEFT 0.18 writes it: with square experts, its shapes are also valid today."""
     config = peft.LoraConfig(
         r=2, lora_alpha=8, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"]
     )
@@ -67,7 +67,7 @@ def older(model: MixtralForCausalLM, tmp_path: Path) -> Path:
 
 
 def as_trained(model: MixtralForCausalLM, adapter: Path) -> torch.Tensor:
-    """Logits with the update of PEFT 0.18 (`ParamWrapper.get_delta_weight`): "o r e, e r i -> e i o"."""
+    """The logits with the update of PEFT 0.18 (`ParamWrapper.get_delta_weight`): "o r e, e r i -> e i o"."""
     tensors, changed = load_file(adapter / "adapter_model.safetensors"), copy.deepcopy(model)
     for layer in range(2):
         key = f"base_model.model.model.layers.{layer}.mlp.experts.lora"
@@ -88,7 +88,7 @@ def logits(model: MixtralForCausalLM) -> torch.Tensor:
     [
         ("peft", "not_as_trained"),
         ("vllm", "not_as_trained"),
-        # These two find Mixtral's experts under no name, as it has them one by one on disk.
+        # These two find no name of Mixtral's experts, which are stored separately on disk.
         ("llama.cpp", "refused"),
         ("mistral.rs", "refused"),
     ],

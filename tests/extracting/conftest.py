@@ -20,7 +20,7 @@ SIZES = {
 
 
 def model_of(kind: str) -> Any:
-    """A random fp32 model, seeded."""
+    """A seeded, random fp32 model."""
     torch.manual_seed(0)
     grouped = {**SIZES, "num_key_value_heads": 2}
     match kind:
@@ -49,7 +49,9 @@ def model_of(kind: str) -> Any:
 
 
 def trained(model: Any, only: Sequence[str] = ("",), seed: int = 1) -> Any:
-    """A copy whose parameters with one of these words in their names have moved, in all directions."""
+    """A copy in which the parameters whose names contain one of these words have random changes of full
+    rank.
+    """
     torch.manual_seed(seed)
     moved = copy.deepcopy(model)
     with torch.no_grad():
@@ -61,7 +63,7 @@ def trained(model: Any, only: Sequence[str] = ("",), seed: int = 1) -> Any:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
-    """`saved(model, name, **save_pretrained's options)`: the folder."""
+    """`saved(model, name, **options of save_pretrained)` returns the folder."""
 
     def save(model: Any, name: str, **options: Any) -> Path:
         model.save_pretrained(tmp_path / name, **options)

@@ -155,9 +155,7 @@ def test_the_same_recipe_gives_the_same_bytes(saved: Saved, tmp_path: Path) -> N
         files.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
     assert files[0] == files[1]
     before, after = weights_of(base), weights_of(fine)
-    for (
-        module
-    ) in outcome.modules:  # wide enough to be projected: nearly the best, and never told better than it is
+    for module in outcome.modules:  # a projection: nearly optimal, never overstated
         name = f"{module.module}.weight"
         best = float(torch.linalg.svdvals((after[name] - before[name]).double())[8:].square().sum())
         assert best * (1 - 1e-9) <= module.figures["lost"] <= best * 1.01

@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, at_the_end: ExitStack) -> I
 
 @pytest.fixture(params=["embedded", pytest.param("http", marks=pytest.mark.slow)])
 def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where a registry is: a folder, or the server's address, with a token for it in the environment."""
+    """A registry's location: a folder, or the server's address with its token in the environment."""
     if request.param == "embedded":
         return str(tmp_path / "registry")
     server: Server = request.getfixturevalue("server")
@@ -44,7 +44,7 @@ def registry(where: str) -> Iterator[adaptry.Registry]:
 
 @pytest.fixture
 def number() -> int:
-    """The test's own number: on the shared server, it has its own namespace and its own weights."""
+    """The test's own number, which gives it its own namespace and weights on the shared server."""
     return next(_NUMBERS)
 
 

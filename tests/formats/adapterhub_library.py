@@ -1,5 +1,4 @@
-"""Runs in an environment of the `adapters` library, apart from ours: makes its adapters, and answers with
-them.
+"""Runs in a separate environment with the `adapters` library: makes its adapters, and runs models with them.
 
 python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>[-<config>]
 python adapterhub_library.py answers FOLDER MODEL ADAPTER…    the logits with each, as a line of JSON
@@ -67,7 +66,7 @@ def make(folder: Path) -> None:
             for key, parameter in model.named_parameters():
                 if ".tone." in key:
                     torch.nn.init.normal_(parameter, std=0.1)
-            # What shares memory, as a prefix does, it can only pickle.
+            # It can only pickle tensors that share memory, such as those of a prefix.
             model.save_adapter(folder / f"{kind}-{name}", "tone", use_safetensors=name not in PICKLED)
 
 
@@ -83,7 +82,7 @@ def answers(folder: Path, kind: str, adapter: str) -> list[Any]:
 
 
 def merged(folder: Path, kind: str, adapter: Path) -> None:
-    """The weights of the model once `merge_adapter` is done, by the names of the base."""
+    """The weights of the model after `merge_adapter`, by the names of the base."""
     model = type(model_of(kind)).from_pretrained(folder / kind)
     names = list(model.state_dict())
     adapters.init(model)

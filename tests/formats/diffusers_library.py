@@ -1,5 +1,4 @@
-"""Runs in an environment of diffusers, apart from ours: makes its LoRA files, and tells what it makes of
-them.
+"""Runs in a separate environment with diffusers: makes its LoRA files, and reports how diffusers reads them.
 
 python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>[-<way>]
 python diffusers_library.py loaded PIPELINE ADAPTER…     a line of JSON: of each adapter the scale of every
@@ -50,7 +49,7 @@ def unet(**fields: Any) -> Any:
 
 
 def components(kind: str) -> dict[str, Any]:
-    """What of a pipeline can have a LoRA, with random weights, always the same."""
+    """The parts of a pipeline that can have a LoRA, with seeded random weights."""
     torch.manual_seed(0)
     if kind == "sd":
         encoder = text_encoder(transformers.CLIPTextModel)
@@ -70,7 +69,7 @@ def components(kind: str) -> dict[str, Any]:
 
 
 def pipeline(kind: str, parts: Mapping[str, Any]) -> Any:
-    """A pipeline of these parts: what has no LoRA is left out of it."""
+    """A pipeline of these parts; parts that have no LoRA are left out."""
     none = dict.fromkeys(["vae", "tokenizer"])
     if kind == "sd":
         beside = dict.fromkeys(["safety_checker", "feature_extractor"])
@@ -87,7 +86,7 @@ def pipeline(kind: str, parts: Mapping[str, Any]) -> Any:
 
 
 def trained(kind: str, targets: list[str], **fields: Any) -> dict[str, Any]:
-    """The parts with a LoRA of rank 4 and alpha 6 in each, its weights random."""
+    """The parts, each with a LoRA of rank 4 and alpha 6 with random weights."""
     parts = components(kind)
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 6, **fields}
     torch.manual_seed(1)
@@ -106,7 +105,7 @@ def state(model: Any) -> Tensors:
 
 
 def saved(folder: Path, kind: str, parts: Mapping[str, Any], *, metadata: bool, names: str = "peft") -> None:
-    """As the training scripts of diffusers do: its own function, with or without the configs."""
+    """Saves like the training scripts of diffusers: with its own function, with or without the configs."""
     for model in parts.values():
         model.peft_config = {"default": model.peft_config["default"]}
     translate = convert_state_dict_to_diffusers if names == "diffusers" else dict
@@ -116,7 +115,7 @@ def saved(folder: Path, kind: str, parts: Mapping[str, Any], *, metadata: bool, 
 
 
 def of_processors(folder: Path, kind: str) -> None:
-    """Until diffusers 0.17: attention processors own the factors."""
+    """Names as until diffusers 0.17, when attention processors owned the factors."""
     saved(folder, kind, trained(kind, ATTENTION), metadata=False)
     old = {
         key.replace(".to_out.0.", ".to_out.")
@@ -130,7 +129,7 @@ def of_processors(folder: Path, kind: str) -> None:
 
 
 def with_alphas(folder: Path, kind: str) -> None:
-    """Some trainers write alpha as a tensor beside diffusers' own names."""
+    """Adds alphas as tensors next to diffusers' own names, as some trainers do."""
     saved(folder, kind, trained(kind, ATTENTION), metadata=False)
     tensors = load_file(folder / FILE)
     alphas = {key.replace("lora_A.weight", "alpha"): torch.tensor(6.0) for key in tensors if "lora_A" in key}
@@ -138,7 +137,7 @@ def with_alphas(folder: Path, kind: str) -> None:
 
 
 def kohya(folder: Path, kind: str, targets: list[str], **fields: Any) -> None:
-    """As sd-scripts' networks/lora.py does: flat names, an alpha beside each module, facts as text."""
+    """Writes like sd-scripts' networks/lora.py: flat names, an alpha for each module, facts as text."""
     prefixes = {"unet": "lora_unet", "text_encoder": "lora_te" if kind == "sd" else "lora_te1"}
     tensors: dict[str, torch.Tensor] = {}
     for part, model in trained(kind, targets, **fields).items():
@@ -158,7 +157,7 @@ def kohya(folder: Path, kind: str, targets: list[str], **fields: Any) -> None:
 
 
 def original_name(name: str) -> str:
-    """A module of the UNet in the names of the original code, where blocks have one layer as here."""
+    """The original code's name of a UNet module, for blocks of one layer, as here."""
     place = {"resnets": 0, "attentions": 1}
     down, up, mid = (
         re.compile(rf"(.+_){way}_(?:blocks_(\d)_)?(resnets|attentions)_(\d)_(.+)")
@@ -177,14 +176,14 @@ def original_name(name: str) -> str:
 
 
 def original(folder: Path, kind: str) -> None:
-    """As sd-scripts does for SDXL, which it trains on the original code: blocks of one layer here."""
+    """Writes like sd-scripts for SDXL, which it trains on the original code; blocks have one layer here."""
     kohya(folder, kind, CONVOLUTIONS)
     tensors = {original_name(name): t for name, t in load_file(folder / "style.safetensors").items()}
     save_file(tensors, folder / "style.safetensors", {"ss_network_module": "networks.lora"})
 
 
 def converted(folder: Path, kind: str) -> None:
-    """diffusers' own way to kohya's names, which writes alphas as whole numbers."""
+    """Converts to kohya's names by diffusers' own function, which writes alphas as whole numbers."""
     layers = {f"unet.{key}": tensor for key, tensor in state(trained(kind, ATTENTION)["unet"]).items()}
     folder.mkdir()
     save_file(convert_state_dict_to_kohya(layers), folder / "style.safetensors")
@@ -222,7 +221,7 @@ def make(folder: Path) -> None:
 
 
 def step(kind: str, parts: Mapping[str, Any]) -> list[Any]:
-    """One step of the denoising, from token numbers to the noise."""
+    """One denoising step, from token ids to the noise."""
     torch.manual_seed(2)
     noise, ids = torch.randn(1, 4, 8, 8), torch.arange(1, 9)[None]
     with torch.no_grad():
@@ -265,7 +264,7 @@ def loaded(kind: str, adapter: Path) -> dict[str, Any]:
 
 
 def fused(kind: str, adapter: Path) -> None:
-    """As `load_lora_weights` and `fuse_lora` do."""
+    """Fuses by `load_lora_weights` and `fuse_lora`."""
     parts = components(kind)
     whole = pipeline(kind, parts)
     (weights,) = adapter.glob("*.safetensors")

@@ -1,4 +1,4 @@
-"""Shared by tests of conversions to PEFT's layout: the commands, and a comparison of weights."""
+"""Helpers for tests of conversions to PEFT's layout: the commands, and a comparison of weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def run(*arguments: str | Path) -> Result:
-    """The command line, without a registry."""
+    """Runs the command line, without a registry."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def converted(source: Path, target: Path, *more: str | Path) -> Path:
-    """What `adaptry convert` writes of `source`."""
+    """The result of `adaptry convert` for `source`."""
     told = run("convert", source, "-o", target, *more)
     assert told.exit_code == 0, told.output
     assert "exact: nothing was approximated" in told.output
@@ -28,7 +28,7 @@ def converted(source: Path, target: Path, *more: str | Path) -> Path:
 
 
 def merged(source: Path, base: Path, target: Path) -> Weights:
-    """The weights that `adaptry merge` writes of `source` in `base`."""
+    """The weights that `adaptry merge` writes for `source` merged into `base`."""
     told = run("merge", source, "--base", base, "-o", target)
     assert told.exit_code == 0, told.output
     (weights,) = target.glob("*.safetensors")
@@ -36,8 +36,8 @@ def merged(source: Path, base: Path, target: Path) -> Weights:
 
 
 def assert_same(found: Weights, wanted: Weights, base: Weights, tolerance: float = 1e-6) -> None:
-    """Every weight that `wanted` changes of the base is changed alike, to `tolerance` of the largest value,
-    and no other is.
+    """Asserts that exactly the weights that `wanted` changes are changed, to the same values within
+    `tolerance` of the largest value.
     """
     changed = [name for name in base if not torch.equal(wanted[name], base[name])]
     assert changed

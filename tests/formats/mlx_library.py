@@ -1,4 +1,4 @@
-"""Runs in an environment of mlx-lm, apart from ours: makes its adapters, and answers with them.
+"""Runs in a separate environment with mlx-lm: makes its adapters, and runs models with them.
 
 python mlx_library.py make FOLDER                   each model and way to train: FOLDER/<model>[-<way>]
 python mlx_library.py answers MODEL ADAPTER…        a line of JSON: each adapter's logits and scales
@@ -59,7 +59,7 @@ def make(folder: Path) -> None:
 
 
 def trained(kind: str, config: dict[str, Any], folder: Path) -> None:
-    """As mlx_lm.lora leaves it, the factors random."""
+    """An adapter as mlx_lm.lora writes it, with random factors."""
     model = model_of(kind)
     model.freeze()
     is_dora = config["fine_tune_type"] == "dora"
@@ -86,7 +86,7 @@ def answers(kind: str, adapter: str) -> dict[str, Any]:
 
 
 def fused(kind: str, adapter: Path) -> None:
-    """As mlx_lm.fuse does."""
+    """Fuses like mlx_lm.fuse."""
     model = load_adapters(model_of(kind), str(adapter))
     layers = [(name, module.fuse()) for name, module in model.named_modules() if hasattr(module, "fuse")]
     model.update_modules(tree_unflatten(layers))

@@ -22,7 +22,7 @@ _MADE = Path(__file__).parents[2] / ".venvs"
 
 @dataclass(frozen=True, slots=True)
 class OtherEnvironment:
-    """The environment called `name`; `script` lies beside this file, or where the path from here says."""
+    """The environment called `name`; `script` is a path relative to this file's folder."""
 
     name: str
     script: str
@@ -33,7 +33,7 @@ class OtherEnvironment:
 
     @property
     def python(self) -> str:
-        """Empty where there is none."""
+        """The environment's Python; empty if there is none."""
         made = _MADE / self.name
         return os.environ.get(self.variable) or (
             str(made / "bin" / "python") if (made / "made").exists() else ""
@@ -48,18 +48,18 @@ class OtherEnvironment:
         return [pytest.mark.heavy, pytest.mark.skipif(not self.python, reason=reason)]
 
     def needed(self, test: Test) -> Test:
-        """Decorates a test that needs the environment, where others of its module do not."""
+        """Decorates a test that needs the environment, in a module whose other tests do not."""
         for mark in self.marks:
             test = mark(test)
         return test
 
     def command(self, *arguments: str | Path) -> list[str | Path]:
-        """What runs the script there."""
+        """The command that runs the script there."""
         return [self.python, Path(__file__).parent / self.script, *arguments]
 
     def run(self, *arguments: str | Path) -> list[Any]:
-        """What the script tells: the JSON in its last line, or nothing."""
-        # PYTHONPATH is ours, and theirs is another Python.
+        """Runs the script; returns the JSON in its last line, or None."""
+        # PYTHONPATH is for our Python, and theirs is a different one.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         run = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, env=env)
         assert run.returncode == 0, run.stderr[-2000:]

@@ -21,7 +21,9 @@ def written(
     metadata: Mapping[str, str] | None = None,
     alphas: Mapping[str, float] | None = None,
 ) -> Path:
-    """A folder with random tensors of these shapes, alphas of these values and, unless None, a config."""
+    """Writes a folder with random tensors of these shapes, alphas of these values and, unless it is None, a
+    config.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: random_tensor(shape, number) for number, (name, shape) in enumerate(shapes.items())}
     tensors |= {name: ("F32", (), struct.pack("<f", value)) for name, value in (alphas or {}).items()}
@@ -32,7 +34,7 @@ def written(
 
 
 def bottleneck(folder: Path, hidden: int = 16, width: int = 4, layers: int = 2, **settings: Any) -> Path:
-    """AdapterHub's `seq_bn` of a Llama called `tone`, and the head that the library saves beside it."""
+    """AdapterHub's `seq_bn` of a Llama, called `tone`, and the head that the library saves with it."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         at = f"model.layers.{layer}.output_adapters.adapters.tone"
@@ -88,7 +90,7 @@ def torchtune(folder: Path, hidden: int = 16, rank: int = 4, is_dora: bool = Fal
 
 
 def unet(folder: Path, width: int = 8) -> Path:
-    """The part of a pipeline that `kohya` is for, as diffusers saves one."""
+    """The part of a pipeline to which `kohya` belongs, as diffusers saves it."""
     shapes = {
         "down_blocks.0.attentions.0.to_q.weight": (width, width),
         "down_blocks.0.attentions.0.to_k.weight": (width, width),
@@ -124,8 +126,8 @@ def diffusers(folder: Path, metadata: Mapping[str, str] | None = None, **more: t
 
 
 def kohya(folder: Path, file: str = "my_style.safetensors", alpha: float | None = 2.0, **facts: str) -> Path:
-    """A LoRA of a UNet's linear and convolution at rank 4, with these alphas, the convolution's twice as
-    large.
+    """A LoRA of rank 4 of a UNet's linear layer and convolution, with these alphas; the convolution's is
+    twice as large.
     """
     linear, conv = "lora_unet_down_blocks_0_attentions_0_to_q", "lora_unet_down_blocks_0_resnets_0_conv1"
     shapes = {

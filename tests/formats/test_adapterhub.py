@@ -98,7 +98,7 @@ def test_a_pickled_head_is_refused_and_the_remedy_preserves_answers(
 
 
 def pulled(adapters: list[Path], folder: Path) -> list[Path]:
-    """The adapters after a way through a registry."""
+    """The adapters after a push to a registry and a pull."""
     registry = open_local(folder / "registry")
     for number, adapter in enumerate(adapters):
         push(registry, open_dir(adapter), f"acme/tone-{number}")

@@ -29,7 +29,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in MODELS:
         cases = [case for case in CASES if case.startswith(kind)]
         LIBRARY.run("merged", folder, kind, *(folder / case for case in cases))
-        for case in cases:  # beside the adapter, not in it
+        for case in cases:  # next to the adapter, not in it
             (folder / case / "merged.safetensors").rename(folder / f"{case}.safetensors")
     return folder
 

@@ -51,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def told(corpus: Path) -> dict[str, Any]:
-    """What diffusers makes of each adapter: the scale of every live module, and the outputs of a step."""
+    """diffusers' results for each adapter: the scale of every live module, and the outputs of a step."""
     found: dict[str, Any] = {}
     for pipeline, ways in WAYS.items():
         answers = DIFFUSERS.run("loaded", pipeline, *(corpus / f"{pipeline}-{way}" for way in ways))
@@ -68,9 +68,7 @@ def codes(adapter: Adapter, record: BaseRecord) -> set[str]:
 
 
 def as_live(path: str, scales: dict[str, float], pipeline: str) -> str:
-    """The live module that a spec's path means: as it is, or made flat; kohya always writes CLIP's
-    `text_model`.
-    """
+    """The live module of a spec's path, which may be flattened; kohya always writes CLIP's `text_model`."""
     if path in scales:
         return path
     encoder = {"text_encoder": "lora_te" if pipeline == "sd" else "lora_te1", "text_encoder_2": "lora_te2"}
@@ -164,7 +162,7 @@ OF_BROKEN = ("sd-plain", "sd-metadata", "sd-kohya", "sdxl-metadata")
 
 @pytest.fixture(scope="module")
 def broken(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each case broken in each way, in a folder of this name."""
+    """Every case, broken in every way, each in a folder named after both."""
     folder = tmp_path_factory.mktemp("broken")
     for case in OF_BROKEN:
         for how, (change, _) in BROKEN.items():

@@ -30,7 +30,7 @@ def saved(format: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **op
 
 
 def moving(format: str) -> bytes:
-    """A short film."""
+    """A short animation."""
     data = io.BytesIO()
     frames = [Image.effect_noise((20, 20), 60).convert("RGB") for _ in range(3)]
     frames[0].save(data, format, save_all=True, append_images=frames[1:], duration=50)

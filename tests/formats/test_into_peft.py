@@ -26,7 +26,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def by_peft(base: Path, adapter: Path) -> Weights:
-    """The weights of the base once PEFT has merged the adapter."""
+    """The weights of the base after PEFT has merged the adapter."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     found: dict[str, Any] = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()
     return {name: found[name] for name in load_file(base / "model.safetensors")}
@@ -115,7 +115,7 @@ def test_features_unknown_to_peft_are_refused_with_a_remedy(base: Path, tmp_path
 
 
 def as_factors_say(base: Path, changes: dict[str, tuple[float, torch.Tensor, torch.Tensor]]) -> Weights:
-    """W + scale · up · down of each module, a kernel's places flattened."""
+    """W + scale · up · down of each module; kernels are flattened."""
     (file,) = base.glob("*.safetensors")
     weights = load_file(file)
     for path, (scale, up, down) in changes.items():

@@ -49,7 +49,7 @@ def cut(**shapes: tuple[int, ...]) -> Shapes:
     return shapes
 
 
-# Of an 8×8 matrix and an 8×8×3×3 kernel. Scales: alpha/rank; 1 where no factor has a rank.
+# For an 8×8 matrix and an 8×8×3×3 kernel. Scales: alpha/rank; 1 if no factor has a rank.
 CASES: dict[str, tuple[Callable[[Parts], Tensor], Shapes, Shapes, float]] = {
     "loha": (
         loha,
@@ -114,7 +114,7 @@ def as_formula_says(source: Path, base: Path, formula: Callable[[Parts], Tensor]
 
 
 def by_peft(base: Path, adapter: Path) -> Weights:
-    """The weights of modules of these names once PEFT has merged the adapter."""
+    """The weights of the modules with these names after PEFT has merged the adapter."""
     weights = load_file(base / "diffusion_pytorch_model.safetensors")
     model = nn.Module()
     for name, weight in weights.items():

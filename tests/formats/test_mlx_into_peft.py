@@ -28,7 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mlx")
     LIBRARY.run("make", folder)
     LIBRARY.run("fused", "llama", *(folder / f"llama-{way}" for way in WAYS))
-    for way in WAYS:  # beside the adapter, not in it
+    for way in WAYS:  # next to the adapter, not in it
         (folder / f"llama-{way}" / "fused.safetensors").rename(folder / f"{way}.safetensors")
     return folder
 

@@ -38,8 +38,8 @@ pytestmark = DIFFUSERS.marks
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pipelines, their LoRAs, each fused by diffusers, and each brought into PEFT's layout and merged by
-    PEFT: CASE-PART.
+    """The pipelines and their LoRAs; each LoRA fused by diffusers, and each part converted to PEFT's layout
+    and merged by PEFT (CASE-PART).
     """
     folder = tmp_path_factory.mktemp("diffusers")
     DIFFUSERS.run("make", folder)

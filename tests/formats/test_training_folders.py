@@ -37,7 +37,7 @@ FOLDERS = {
 
 
 def trained(folder: Path) -> Path:
-    """What Trainer, TRL, DeepSpeed, Unsloth and axolotl leave in one place."""
+    """A folder with the files that Trainer, TRL, DeepSpeed, Unsloth and axolotl leave."""
     tiny_lora(folder)
     for name in LEFTOVERS:
         (folder / name).write_bytes(b"\x80\x02.")

@@ -69,7 +69,7 @@ def test_other_changes_are_made_while_conditions_are_evaluated(
     created: list[str] = []
 
     def beside(conditions: Sequence[str], facts: GateFacts) -> tuple[ConditionResult, ...]:
-        """The real evaluation, after another writer made a change."""
+        """Evaluates conditions as usual, after another writer has made a change."""
         name = AdapterName.parse(f"acme/other-{len(created)}")
         writer = threading.Thread(target=registry.adapters.create, args=(name, AdapterEdit()), daemon=True)
         writer.start()

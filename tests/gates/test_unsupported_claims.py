@@ -225,7 +225,7 @@ def test_a_stored_policy_is_read_though_new_ones_like_it_are_refused() -> None:
     ["(" * 480 + "state() == 'active'" + ")" * 480, "!" * 900 + "fits('a')", "-" * 900 + "metric('a') < 1"],
 )
 def test_an_expression_of_any_depth_ends_with_an_answer(condition: str) -> None:
-    """Of the child process, which may also refuse it."""
+    """The answer comes from the child process, which may also refuse the expression."""
     try:
         check_conditions([condition])
     except Invalid as error:
@@ -246,7 +246,7 @@ def test_an_expression_of_any_depth_ends_with_an_answer(condition: str) -> None:
     ],
 )
 def test_a_condition_that_divides_by_zero_is_unknown(condition: str) -> None:
-    """To CEL, the quotient is infinite, and so larger than any threshold."""
+    """In CEL, the quotient is infinite, and so larger than any threshold."""
     found, reason = outcome(condition, with_metrics(a=0.5, b=0.0))
     assert found == "unknown", condition
     assert "it divides by " in reason or "cannot be computed" in reason

@@ -15,5 +15,5 @@ MakeLora = Callable[[int], Adapter]
 
 @pytest.fixture
 def lora(tmp_path: Path) -> MakeLora:
-    """Adapters; those of different seeds differ in their weights and not in their config."""
+    """Makes adapters; those of different seeds differ in their weights but not in their config."""
     return lambda seed: open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))

@@ -51,7 +51,7 @@ def _push(
 ) -> None:
     source = random.Random(seed)
     while not over.is_set():
-        # What was deleted or swept from under a push is said, and it is repeated.
+        # If files were deleted or swept during a push, the push reports this, and is repeated.
         with suppress(NotFound, Conflict):
             push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", retry=NO_WAIT)
             if (number := next(pushes)) % _TOLD == 0:

@@ -56,7 +56,7 @@ EVERY = [
 
 
 class Standing:
-    """A process that stands still at a place, once it gets there."""
+    """A process that stops at a failpoint when it reaches it."""
 
     def __init__(self, script: str, place: str, *words: object) -> None:
         self.process = WarmPython(
@@ -70,16 +70,16 @@ class Standing:
         self._watcher.start()
 
     def _watch(self) -> None:
-        """Until it stands still, or has ended."""
+        """Waits until the process is stopped, or has ended."""
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def reached(self, timeout: float = 60) -> bool:
-        """Whether it stands or has ended, after so many seconds at most."""
+        """Whether it is stopped or has ended, after at most this many seconds."""
         self._watcher.join(timeout)
         return not self._watcher.is_alive()
 
     def answer(self) -> str:
-        """What it printed, once it has gone on and ended."""
+        """Lets it continue to its end, and returns its output."""
         assert self.reached()
         self.process.send_signal(signal.SIGCONT)
         out, error = self.process.communicate(timeout=100)
@@ -114,7 +114,7 @@ def test_a_sweep_during_a_push_deletes_none_of_its_files(
     sweeps = Standing("sweep_process.py", sweeping, folder)
     assert sweeps.reached()
     pushes.process.send_signal(signal.SIGCONT)
-    with suppress(subprocess.TimeoutExpired):  # what waits for the sweep goes on after it
+    with suppress(subprocess.TimeoutExpired):  # a process that waits for the sweep continues after it
         pushes.process.wait(timeout=2)
     sweeps.answer()
     assert pushes.answer() == "2"
@@ -160,8 +160,8 @@ def test_a_sweep_killed_at_any_point_is_finished_by_the_next(
 
 
 def _let_lapse(registry: LocalRegistry) -> None:
-    """As if the two minutes had passed after which a sweep is given up for dead; until then its bytes may not
-    come.
+    """Acts as if two minutes had passed, after which a sweep counts as dead; until then, its bytes may not be
+    stored again.
     """
     with registry.catalog.read() as tx:
         going = [Digest(row.digest) for row in tx.exec(select(PendingDeleteRow)) if row.deleting_since]
@@ -222,8 +222,8 @@ class Storming:
 def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
     where: str, pushes: int, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Three processes push, two threads each, what is there already for the most part; here it is swept every
-    100 ms without grace, adapters are deleted, and files are sent that nothing will name.
+    """Three processes with two threads each push adapters, most of which exist already. Meanwhile this
+    process sweeps every 100 ms without grace, deletes adapters, and uploads files that no version will use.
     """
     folder = tmp_path / "registry"
     catalog = blobs = None
@@ -239,7 +239,7 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
     def again(work: Callable[[], None], pause: float) -> Future[None]:
         def run() -> None:
             while not over.wait(pause):
-                with suppress(NotFound, Conflict):  # it is not there, or is just going
+                with suppress(NotFound, Conflict):  # it does not exist, or is being deleted
                     work()
 
         return pool.submit(run)
@@ -270,7 +270,7 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
                 while sum(each.pushes for each in storm) < pushes or time.monotonic() - begun < seconds:
                     assert all(each.is_at_it() for each in storm)
                     if wait(others, 0.2, FIRST_EXCEPTION).done:
-                        break  # what it raised is raised below
+                        break  # its error is raised below
             finally:
                 over.set()
         for each in others:

@@ -37,7 +37,7 @@ MakeLora = Callable[[int], Adapter]
 
 
 def send(registry: LocalRegistry, name: AdapterName, adapter: Adapter) -> Manifest:
-    """Uploads an adapter's files, as a push does that dies before it makes a version."""
+    """Uploads an adapter's files, like a push that dies before it makes a version."""
     files = {path: (size, _digest(adapter, path)) for path, size in adapter.content.sizes.items()}
     for path, (_, digest) in files.items():
         upload(registry, name, adapter.content, path, digest)
@@ -53,7 +53,7 @@ def blobs(registry: LocalRegistry) -> set[Digest]:
 
 
 def later(registry: LocalRegistry, by: timedelta) -> LocalRegistry:
-    """The same registry, that much later."""
+    """The same registry with a clock that is this much later."""
     clock = registry.clock
     return LocalRegistry(
         RegistryContext(registry.catalog, registry.blobs, registry.identity, clock=lambda: clock() + by)

@@ -1,4 +1,4 @@
-"""`docs/hub-clients.md`: which client passes which line of the checklist, from a run.
+"""`docs/hub-clients.md`: which lines of the checklist each client passes, according to a run.
 
     python -m tests.hub [--client 1.20] [--line 35] [--write docs/hub-clients.md]
 

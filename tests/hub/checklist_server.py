@@ -42,8 +42,8 @@ _SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a line went: `failure` is the client's last words, `cannot` what this client does not do by
-    itself.
+    """The result of a line: `failure` is the end of the client's output, `cannot` names a feature that this
+    client lacks.
     """
 
     failure: str = ""
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running server, tokens by whose they are, and the folders of `folders()`."""
+    """A running server, tokens by their owners, and the folders of `folders()`."""
 
     url: str
     data: Path
@@ -61,7 +61,7 @@ class Site:
     folders: Path
 
     def run(self, client: Client, line: Line) -> Outcome:
-        """The line, by the client, in a fresh home."""
+        """Runs the line by the client, with a new home folder."""
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / "files").mkdir()
             told = {
@@ -92,9 +92,7 @@ class Site:
 
 
 def environment(url: str, token: str, home: Path) -> dict[str, str]:
-    """What a user sets, and nothing else: no cache or setting of this machine's user, none of these
-    tests'.
-    """
+    """Only the variables that a user sets: no caches or settings of this machine's user or of these tests."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -127,7 +125,7 @@ def serving(folder: Path, *options: str, **settings: str) -> Iterator[Site]:
 
 
 def folders(folder: Path) -> Path:
-    """The base and the adapters that are sent, see `flows/world.py`; made once."""
+    """The base and the adapters to push (see `flows/world.py`), made once."""
     tiny_base(folder / "base")
     for name, seed in (("first", 1), ("second", 2)):
         tiny_lora(folder / name, seed=seed)
@@ -141,7 +139,9 @@ def folders(folder: Path) -> Path:
 
 
 def large_lora(folder: Path, megabytes: int, *, zeros: bool = False, seed: int = 0) -> Path:
-    """A LoRA of about that size that the checks admit, of float32 noise between -1 and 1 or of zeros."""
+    """A LoRA of about that size that passes the checks, with float32 noise between -1 and 1, or with
+    zeros.
+    """
     tiny_lora(folder, layers=1, hidden=2, targets=("q_proj",), base_name="org/other")
     noise = random.Random(seed)
     tensors = {}

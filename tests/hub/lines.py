@@ -1,8 +1,8 @@
 """The lines of the checklist, and the clients that run each of them.
 
-A line is one call as documented by the client, with its expected result. Lines up to 50 are those of the
-checklist from which the protocol was learnt; later ones are our own. A line that no client can run states the
-reason.
+A line is one call as documented by the client, with its expected result. Lines up to 50 are from the
+checklist with which the protocol was studied; later ones are our own. A line that no client can run states
+the reason.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NODE_MODULES = Path(sys.prefix) / "javascript" / "node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `slow`: never among the
-    quick tests. `left_out`: why no client runs it.
+    """`family`: the clients that run it. `proxied`: it runs behind the proxy of `flows/wire.py`. `slow`: it
+    is never a quick test. `left_out`: the reason why no client runs it.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An environment with real clients in it. One without a name of its own is that of these tests."""
+    """An environment with real clients. The one without a name is the environment of these tests."""
 
     name: str
     title: str
@@ -48,13 +48,13 @@ class Client:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """What starts a flow of this client; empty where its environment was not made."""
+        """The command that starts a flow of this client; empty if its environment was not created."""
         python = self.python
         return (python, str(_FLOWS)) if python else ()
 
     @property
     def python(self) -> str:
-        """Empty where the environment was not made."""
+        """The environment's Python; empty if the environment was not created."""
         if not self.environment:
             return sys.executable
         made = _MADE / self.environment
@@ -62,7 +62,7 @@ class Client:
         return os.environ.get(f"{self.environment.upper().replace('-', '_')}_PYTHON") or there
 
     def versions(self) -> dict[str, str]:
-        """Of its packages, as they are installed."""
+        """The versions of its installed packages."""
         code = (
             "import json, sys; from importlib.metadata import version; print(json.dumps({p: version(p) for p"
             " in sys.argv[1:]}))"
@@ -73,7 +73,7 @@ class Client:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it belongs to the quick tests: the newest client, as everyone has it."""
+        """Whether it is part of the quick tests: this is the newest client, as most users install it."""
         return self.name in ("newest", "javascript")
 
 
@@ -85,7 +85,8 @@ class NodeClient(Client):
     def program(self) -> tuple[str, ...]:
         if not _NODE_MODULES.is_dir():
             return ()
-        # A module is looked for beside the file that imports it, so the flows run from beside the packages.
+        # Node.js looks for a module next to the file that imports it, so the flows run from next to the
+        # packages.
         here = Path(__file__).with_name("javascript")
         for flow in here.glob("*.mjs"):
             copy = _NODE_MODULES.parent / f".{os.getpid()}-{flow.name}"

@@ -31,7 +31,7 @@ _NOTES = "\n## Notes\n\n"
 
 
 def page(found: Found, versions: Mapping[str, Mapping[str, str]]) -> str:
-    """The whole page. `versions`: by client's name, of its packages."""
+    """The whole page. `versions`: the versions of each client's packages, by the client's name."""
     notes: list[str] = []
     text = _HEAD
     for title, families in _TABLES:

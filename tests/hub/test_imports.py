@@ -32,13 +32,13 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def hub(site: Site) -> HttpRegistry:
-    """The hub from behind, as its owner fills it."""
+    """The registry behind the hub, which its owner fills."""
     return HttpRegistry(site.url, site.tokens["alice"])
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """The folder of the registry that things are taken into."""
+    """The folder of the registry that imports."""
     return tmp_path / "mine"
 
 
@@ -64,7 +64,7 @@ def proxy(site: Site) -> Iterator[Proxy]:
 
 
 def named(request: pytest.FixtureRequest) -> str:
-    """A word that is this test's alone, on a server that all share."""
+    """A word that only this test uses, on a server that all tests share."""
     return request.node.name.replace("_", "-")[:80]
 
 
@@ -75,7 +75,7 @@ def filled(hub: HttpRegistry, site: Site, name: str, *folders: str) -> str:
 
 
 def kept(mine: Path, ref: str) -> Any:
-    """(`Any`: a detail, for its parts.)"""
+    """(`Any`: a detail, whose fields tests read.)"""
     registry = open_local(mine)
     try:
         return registry.versions.detail(Ref.parse(ref))
@@ -236,7 +236,7 @@ def test_only_small_parts_of_a_large_base_are_read(
     folder = tmp_path / "wide"
     folder.mkdir()
     shape = (1 << 11, 1 << 11)
-    noise = [os.urandom(1 << 20) * 8 for _ in range(4)]  # bytes of any value: BF16 has no wrong ones
+    noise = [os.urandom(1 << 20) * 8 for _ in range(4)]  # any bytes are valid in BF16
     tensors = {
         f"model.layers.{layer}.mlp.up_proj.weight": ("BF16", shape, noise[layer]) for layer in range(4)
     }

@@ -36,7 +36,7 @@ def test_an_upload_of_300_mb_keeps_the_server_small(client: Client, tmp_path: Pa
 
 
 def peak(process: int) -> int:
-    """The most memory that a process and those it started have ever had, in bytes."""
+    """The peak memory of a process and of its child processes, in bytes."""
     status = Path(f"/proc/{process}/status").read_text()
     own = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()

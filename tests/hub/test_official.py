@@ -65,7 +65,7 @@ def test_of_production():
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    """A suite of their shape."""
+    """A suite with the same structure as theirs."""
     tests = tmp_path / "suite" / "tests"
     tests.mkdir(parents=True)
     (tests / "__init__.py").write_text("")

@@ -57,7 +57,7 @@ class Counting(Inspector):
 
 @pytest.fixture(autouse=True)
 def not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each registry starts processes of its own, as in a program."""
+    """Each registry starts its own processes, as in a program."""
     monkeypatch.setattr(context, "Inspector", Inspector)
 
 
@@ -77,7 +77,7 @@ def server(tmp_path: Path) -> Iterable[Server]:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Adapter:
-    """One whose weights are too large to be measured without a child process."""
+    """An adapter whose weights are too large to be measured without a child process."""
     return open_dir(tiny_lora(tmp_path / "lora", hidden=256))
 
 

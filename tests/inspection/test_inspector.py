@@ -215,7 +215,7 @@ def test_the_time_limit_applies_to_each_file_and_not_to_the_process(
         if inspector.inspect(infos, lambda start: [data]).norm
         for child in children()
     }
-    assert len(limits) == 1  # one process answered all
+    assert len(limits) == 1  # one process answered all requests
     assert limits.pop()[0] > 1_000_000
 
 
@@ -366,7 +366,7 @@ def children() -> set[int]:
 
 
 def test_preparing_a_process_does_not_wait_for_a_slot_that_an_inspection_has() -> None:
-    """An inspection that has a slot waits for the process that is being prepared, in any order."""
+    """An inspection with a slot waits for the process that is being prepared, whichever began first."""
 
     def source(start: int) -> Iterator[bytes]:
         inspector.prepare(inspectors.LARGE)

@@ -19,7 +19,7 @@ ALLOWED = 8
 
 
 def open_files(uploads: Sequence[UploadInfo]) -> int:
-    """How many descriptors of the uploads' files this process has."""
+    """The number of open descriptors of the uploads' files in this process."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
@@ -67,4 +67,4 @@ def test_at_most_eight_uploads_are_inspected_as_they_arrive_and_all_are_stored(
         yield files[-1]
 
     registry.uploads.append(last, 0, observed())
-    assert seen == [2]  # a place is free again
+    assert seen == [2]  # a slot is free again

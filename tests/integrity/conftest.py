@@ -155,7 +155,7 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
 
 @pytest.fixture
 def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[int], Path]) -> LocalRegistry:
-    """The registry in its second epoch, with recalls that the backup had not, and busy again."""
+    """The registry in its second epoch, with recalls that the backup lacked, and with new activity."""
     create(busy, tmp_path / "backup")
     third = busy.versions.get(Ref.parse("acme/tone@3"))
     voice = busy.versions.get(Ref.parse("other/voice@1"))

@@ -65,7 +65,7 @@ def path_of(registry: LocalRegistry, file: str = WEIGHTS) -> Path:
 
 
 def spoil(path: Path, *, bits: int = 2) -> bytes:
-    """Changes so many bits of a file where it is; what it holds then."""
+    """Flips this many bits of a file in place; returns its new content."""
     data = bytearray(path.read_bytes())
     for bit in range(bits):
         data[-9 * (bit + 1)] ^= 1 << bit
@@ -247,7 +247,7 @@ def test_a_version_stored_under_older_rules_gains_todays_findings_and_keeps_ever
     push(registry, open_dir(source), name, options=PushOptions(force_reason="measured", alias="prod"))
     before = registry.versions.detail(Ref(name))
     assert before.report.is_blocked
-    with registry.catalog.write() as tx:  # as the registry's rules were before they knew of this
+    with registry.catalog.write() as tx:  # as if the registry's rules were from before this check
         row = tx.exec(select(VersionRow).where(VersionRow.digest == before.version.digest.hex)).one()
         assert row.id is not None
         old = BaseCheck(before.version.base_id, "org/model", "verified", CheckReport(base="org/model"))
@@ -277,7 +277,7 @@ def test_an_inspection_by_an_older_server_is_repeated_and_the_report_is_updated(
     name = AdapterName.parse("acme/scaled")
     push(registry, open_dir(untrained_ia3(tmp_path / "scaled")), name)
     before = registry.versions.detail(Ref(name))
-    with registry.catalog.write() as tx:  # servers recorded four values of each tensor, and found less
+    with registry.catalog.write() as tx:  # earlier servers recorded only four values
         row = tx.exec(select(VersionRow).where(VersionRow.digest == before.version.digest.hex)).one()
         others = tuple(found for found in before.report.findings if found.code != "untrained")
         versions.set_report(tx, row.id or 0, before.report.model_copy(update={"findings": others}))
@@ -305,7 +305,7 @@ def untrained_ia3(folder: Path) -> Path:
 
 
 def prefixed_twice(folder: Path) -> Path:
-    """An adapter under names at which PEFT finds no module."""
+    """An adapter with names for which PEFT finds no module."""
     weights = load_file(folder / WEIGHTS)
     save_file(
         {name.replace("base_model.model.", "base_model.model.foo."): it for name, it in weights.items()},
@@ -344,8 +344,8 @@ def test_a_wrong_inspection_is_dropped_and_repeated(registry: LocalRegistry) -> 
 
 
 def test_nothing_is_derived_from_files_known_to_be_damaged(registry: LocalRegistry, lora: MakeLora) -> None:
-    """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together
-    here look no further.
+    """The damage is known, and the file not yet moved aside: a push of a manifest, an inspection and the
+    registration of a base stop there.
     """
     manifest = registry.versions.detail(Ref(TONE)).manifest
     entry = manifest.file(WEIGHTS)
@@ -437,7 +437,7 @@ assert repair_registry(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == (
 
 
 def test_bytes_that_are_replaced_while_they_are_read_are_not_set_aside(registry: LocalRegistry) -> None:
-    """A push that finishes between the look and the move wins."""
+    """A push that finishes between the check and the move takes precedence."""
     path = path_of(registry)
     good = path.read_bytes()
     spoil(path)

@@ -45,7 +45,7 @@ MUST = {
 
 @dataclass(frozen=True)
 class Change:
-    """One value of one row, and what it becomes."""
+    """One value of one row, and its new value."""
 
     table: str
     column: str
@@ -177,7 +177,7 @@ def check_that_each_is_found(busy: LocalRegistry, folder: Path, statements: tupl
 
 
 def put_back(database: sqlite3.Connection, dump: str) -> None:
-    """All rows as they were, without touching the tables themselves."""
+    """Restores all rows, without changing the tables themselves."""
     database.execute("BEGIN")
     for table in Row.metadata.sorted_tables:
         database.execute(f'DELETE FROM "{table.name}"')
@@ -217,7 +217,9 @@ def _unknowable(corpus: str) -> dict[str, str]:
 def check_that_changes_are_found(
     registry: LocalRegistry, folder: Path, unknowable: dict[str, str], *, rows_of_table: int | None
 ) -> None:
-    """`rows_of_table` None: all rows, and values that nothing can find are changed too: `verify` survives."""
+    """If `rows_of_table` is None, all rows are changed, including values whose change cannot be detected:
+    `verify` must not crash.
+    """
     missed, found = [], dict.fromkeys(MUST, 0)
     with closing(sqlite3.connect(folder / "catalog.sqlite", isolation_level=None)) as database:
         database.execute("PRAGMA foreign_keys=OFF")
@@ -248,8 +250,8 @@ _BEFORE: dict[str, Any] = {}
 
 
 def changes(database: sqlite3.Connection, rows_of_table: int | None) -> Iterator[Change]:
-    """For every column, the value of every row changed in the ways of its type; or of so many rows, from the
-    first to the last.
+    """For every column, changes of the value in every row (or in this many rows, from the first to the last),
+    of each kind that suits its type.
     """
     for table in Row.metadata.sorted_tables:
         if table.name == "postings":  # it has no row numbers
@@ -269,7 +271,7 @@ def changes(database: sqlite3.Connection, rows_of_table: int | None) -> Iterator
 
 
 def others(value: Any) -> Iterator[Any]:
-    """What a value may become: the next number, one letter or digit another, one bit of bytes another."""
+    """Possible new values: the next number, one letter or digit changed, one bit of the bytes changed."""
     match value:
         case int():
             yield value + 1
@@ -293,7 +295,7 @@ def changed_texts(text: str) -> Iterator[str]:
 
 
 def apply(database: sqlite3.Connection, change: Change) -> bool:
-    """Whether the database took it: a key that is taken is no case."""
+    """Makes the change; returns whether the database accepted it, since a key may be taken."""
     (before,) = database.execute(
         f'SELECT "{change.column}" FROM "{change.table}" WHERE rowid = ?', (change.row,)
     ).fetchone()

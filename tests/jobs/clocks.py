@@ -16,12 +16,12 @@ if "LD_PRELOAD" not in os.environ:
 
 
 def library() -> str | None:
-    """Where libfaketime is."""
+    """The path of libfaketime."""
     return next(map(str, sorted(Path("/").glob(_LIBRARY[1:]))), None)
 
 
 class Clock:
-    """The wall clock of every process that is started with `environ`; the steady clock goes on as it does."""
+    """The wall clock of every process that is started with `environ`; the steady clock is not affected."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -33,12 +33,12 @@ class Clock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        # A runner gives its steps none of these: they take them on as they start.
+        # A runner does not pass these variables to its steps, so each step sets them when it starts.
         (folder / "sitecustomize.py").write_text(_SITE.format(environ=faked))
         self.environ = {**faked, "PYTHONPATH": str(folder)}
 
     def put(self, seconds: int) -> None:
-        """So many seconds before or behind the machine's clock, from now on."""
+        """Sets the clock to this many seconds ahead of or behind the machine's clock, from now on."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._file)

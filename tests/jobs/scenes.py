@@ -34,7 +34,7 @@ EFFECTS = {"merge": "base.stored", "combine": "version.pushed", "export": "versi
 
 
 def order(kind: str, number: int) -> JobOrder:
-    """One that makes something of a name of its own; of a merge, also bytes of its own."""
+    """A job whose result has its own name; a merge also has its own bytes."""
     to = f"acme/made-{number}"
     tasks: dict[str, dict[str, Any]] = {
         "merge": {
@@ -52,7 +52,7 @@ def order(kind: str, number: int) -> JobOrder:
 
 @cache
 def _told(kind: str, number: int) -> dict[str, Any]:
-    """The result of such a job without a fault. (`Any`: JSON.)"""
+    """The result of this job without a fault. (`Any`: JSON.)"""
     ordered = order(kind, number)
     task = parse_task(kind, ordered.task)
     with TemporaryDirectory() as folder:
@@ -84,9 +84,7 @@ class Scene:
         return not self.stage.registry.jobs.get(self.job).is_open
 
     def happens(self, is_seen: bool) -> None:
-        """Something does: what was done until now is noted, and what the job makes is there whole or not at
-        all.
-        """
+        """Injects the fault; notes completed steps, and checks that the result is complete or absent."""
         self._finished = {step: turn for step, (turn, is_done) in self._steps().items() if is_done}
         registry = self.stage.registry
         if not is_seen and self.kind == "merge":
@@ -98,8 +96,8 @@ class Scene:
         assert verify(registry.catalog, registry.blobs) == ()
 
     def ended_once(self) -> tuple[JobInfo, Mapping[str, object]]:
-        """One end and one effect, which is that of a job that nobody disturbed; steps that were done were not
-        done again.
+        """Asserts that the job ended once, with the effect of an undisturbed job, and that completed steps
+        were not repeated.
         """
         registry = self.stage.registry
         job, steps = registry.jobs.get(self.job), self._steps()
@@ -135,5 +133,5 @@ class Scene:
 
 
 def _names_and_digests(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what a job came to, what is the same each time: not under which name, nor who came first."""
+    """The parts of a job's result that are equal in every run: without its name and without the order."""
     return {name: value for name, value in result.items() if name not in ("is_new", "name", "version")}

@@ -29,13 +29,13 @@ from adaptry.testing.samples import tiny_lora
 
 from .clocks import Clock
 
-LEASE = 2.0  # seconds, after which a runner that is silent is taken for dead
+LEASE = 2.0  # seconds after which a silent runner counts as dead
 _MEMORY = 3 << 30
 _UNDER_WAY = "status IN ('PENDING', 'ENQUEUED')"
 
 
 def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalRegistry:
-    """One that has what each kind of job needs."""
+    """A registry with everything that each kind of job needs."""
     registry = make_merge_registry(folder, scraps, catalog=catalog)
     push(registry, open_dir(tiny_lora(scraps / "voice", hidden=32, seed=5)), "acme/voice")
     rooted = tiny_lora(scraps / "rooted", hidden=32, config={"use_rslora": True})
@@ -45,9 +45,8 @@ def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalR
 
 @dataclass(eq=False)
 class Player:
-    """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others
-    by how much `memory` it says it has; PostgreSQL by the `name` of its connections and of those of its
-    steps.
+    """A runner, possibly with its own clock, started as if by a server. The registry identifies it by the
+    amount of `memory` that it reports, PostgreSQL by the `name` of its connections and those of its steps.
     """
 
     runner: RunnerProcess
@@ -63,11 +62,11 @@ class Player:
         return has_steps(self.pid)
 
     def kill(self) -> None:
-        """It alone; its steps are left behind."""
+        """Kills only the runner; its steps keep running."""
         os.kill(self.pid, signal.SIGKILL)
 
     def lose_its_server(self) -> None:
-        """What is seen of that is the end of the standard input."""
+        """Closes the standard input, as the end of its server would."""
         process = self.runner.process
         assert process.stdin is not None
         process.stdin.close()
@@ -75,10 +74,10 @@ class Player:
 
 
 class Stage:
-    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps
-    come to.
+    """A registry in a folder, optionally with its catalog in PostgreSQL, and a gate that both runners and
+    their steps pass.
 
-    With `has_clocks` each runner has one of its own, which costs it four times as much while it waits.
+    With `has_clocks`, each runner has its own clock, which makes its waiting four times as expensive.
     """
 
     def __init__(self, folder: Path, postgres: PostgresServer | None, *, has_clocks: bool) -> None:
@@ -107,7 +106,7 @@ class Stage:
         return first, second
 
     def enter(self) -> Player:
-        """A runner is started."""
+        """Starts a runner."""
         self._started += 1
         clock = Clock(self._folder / f"clock-{self._started}") if self._has_clocks else None
         memory, name = _MEMORY + self._started, f"player-{self._started}"
@@ -126,17 +125,19 @@ class Stage:
         """Stops a runner and waits for its end."""
         self._players.remove(player)
         assert player.runner.stop() == 0
-        # A copy of the process with torch that was killed takes a moment to give its memory back.
+        # A killed copy of the process with torch takes a moment to return its memory.
         wait_until(lambda: not live_processes(player.pid), "its processes to be gone")
         assert not self.hears(player)
 
     def whose(self, process: int) -> tuple[Player, Player]:
-        """The runner that a process is, or is a step of; and the other one."""
+        """The runner to which a process belongs (the runner itself, or one of its steps), and the other
+        runner.
+        """
         mine = next(each for each in self._players if process in live_processes(each.pid))
         return mine, next(each for each in self._players if each is not mine)
 
     def hears(self, player: Player) -> bool:
-        """Whether the registry has heard of a runner lately."""
+        """Whether the registry has had a recent heartbeat of a runner."""
         return any(each.memory == player.memory for each in self.registry.jobs.runners())
 
     def put_to_sleep(self, player: Player) -> None:
@@ -152,7 +153,7 @@ class Stage:
         wait_until(sleeps, "the runner to hold no lock")
 
     def is_idle(self) -> bool:
-        """Whether the engine has ended all that it was told of."""
+        """Whether the engine has ended all of its workflows."""
         if self._postgres:
             asked = f"SELECT count(*) FROM dbos.workflow_status WHERE {_UNDER_WAY}"
             return self._postgres.execute(asked, self._database) == [(0,)]
@@ -165,7 +166,7 @@ class Stage:
         return not self._is_abandoned
 
     def close(self) -> None:
-        """The runners end, and are forgotten."""
+        """Ends the runners and forgets them."""
         if self._is_abandoned:
             return
         self.gate.open()
@@ -188,9 +189,9 @@ class Stage:
 
     def _is_without_locks(self, player: Player) -> bool:
         if self._postgres:
-            # Also who only waits for a lock would be given it asleep, and keep it for the minute until
-            # PostgreSQL ends that. One lock of the engine's keeps nobody waiting: some runner has it nearly
-            # all the time, between two looks at what is overdue.
+            # A process that only waits for a lock would get it while suspended, and keep it for a minute,
+            # until PostgreSQL ends the connection. One lock of the engine blocks no one: some runner holds it
+            # nearly all the time, between two checks for overdue work.
             asked = (
                 f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{player.name}' AND state <>"
                 " 'idle' AND query NOT LIKE 'SELECT pg_try_advisory_xact_lock%'"

@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-m", "adaptry_cli")
 
 @contextmanager
 def process(command: list[str], **streams: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that is gone at the end of the block."""
+    """A process that is ended with the block."""
     with WarmPython(command, text=True, **streams) as started:
         try:
             yield started

@@ -71,7 +71,7 @@ def test_storage_locations_are_shown_to_the_runner_but_not_to_the_submitter(
 
 
 def ended(child: StepProcess) -> str:
-    """Why a process ended that gave no error message."""
+    """The exit reason of a process that ended without an error message."""
     assert child.wait(OutputHandler(print, print, lambda *stage: None)) is None
     return child.exit_reason
 
@@ -84,7 +84,7 @@ def test_a_process_waits_for_its_step_in_its_scratch_folder_and_ends_when_it_is_
     child.cancel()
 
     assert "killed by SIGKILL" in ended(child)
-    child.cancel()  # its process id may belong to another process by now, which gets no signal
+    child.cancel()  # its process id may now belong to another process, which must get no signal
 
 
 def test_a_process_ends_when_its_runner_does(launcher: StepLauncher, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_closing_launcher_does_not_wait_for_a_warm_process_that_still_starts(t
 
 
 def fork_servers() -> set[int]:
-    """Those that this process started."""
+    """The fork servers that this process started."""
     children = " ".join(one.read_text() for one in Path("/proc/self/task").glob("*/children")).split()
     return {
         int(child)

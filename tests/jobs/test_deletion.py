@@ -34,7 +34,7 @@ VERIFY = JobOrder(kind="verify", task={})
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def catalog(request: pytest.FixtureRequest) -> str | None:
-    """Where rows are; None for the folder's own file."""
+    """The location of rows; None for the folder's own file."""
     if request.param == "sqlite":
         return None
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -68,7 +68,9 @@ def test_a_job_that_ended_long_ago_is_forgotten_by_the_next_runner(
 
 
 def engine(data: Path, catalog: str | None, statement: str) -> list[str]:
-    """What the engine's database answers to a statement about its `{}`, the workflows."""
+    """The rows that the engine's database returns for a statement, in which `{}` stands for its table of
+    workflows.
+    """
     if catalog is None:
         with closing(sqlite3.connect(data / "jobs.sqlite", timeout=30)) as database, database:
             return [first for (first, *_) in database.execute(statement.format("workflow_status")).fetchall()]
@@ -78,7 +80,7 @@ def engine(data: Path, catalog: str | None, statement: str) -> list[str]:
 
 
 def states(data: Path, catalog: str | None, job: str) -> list[str]:
-    """What the engine thinks of a job's workflows."""
+    """The states of a job's workflows in the engine."""
     return engine(data, catalog, f"SELECT status FROM {{}} WHERE workflow_uuid LIKE '{job}.%'")
 
 
@@ -101,7 +103,7 @@ def registry(tmp_path: Path) -> LocalRegistry:
 
 
 def with_token(registry: LocalRegistry) -> tuple[LocalRegistry, Callable[[], None]]:
-    """The registry for the holder of a new token of the administrator ops, and what revokes the token."""
+    """The registry with a new token of the administrator ops, and a function that revokes the token."""
     ops = tokens.identify(registry.catalog, tokens.create_token(registry.catalog, "ops", "admin", ("*",)))
     assert ops.token is not None
     return registry.on_behalf_of(ops), partial(tokens.revoke_token, registry.catalog, ops.token)

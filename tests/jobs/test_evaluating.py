@@ -24,7 +24,7 @@ from ..vllm import models
 
 pytestmark = tiny_task.MARKS
 
-TIMEOUT = 1800.0  # seconds: lm-eval imports for twenty, and on a busy machine for minutes
+TIMEOUT = 1800.0  # seconds: lm-eval's imports take twenty, and minutes on a busy machine
 TONE = AdapterName.parse("acme/tone")
 HELD = '''\
 """Prompts that wait until the file `go` is there; the file `waiting` then has the process."""
@@ -73,7 +73,7 @@ class Evaluation:
         return self.registry.jobs.submit(order).id
 
     def wait_for_lm_eval(self) -> int:
-        """Waits until it is in the middle of the task `held`; its process."""
+        """Waits until lm-eval is in the middle of the task `held`; returns its process."""
         wait_until((self.tasks / "waiting").exists, "lm-eval to make its prompts", TIMEOUT)
         process = int((self.tasks / "waiting").read_text())
         assert is_alive(process)

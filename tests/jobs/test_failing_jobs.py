@@ -112,7 +112,7 @@ def test_a_step_that_never_ends_fails_its_job_after_the_jobs_limit(busy: LocalRe
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
     job = busy.jobs.submit(MERGE)
 
-    # It stands still before its end, so that the runner measures it.
+    # It stops before its end, so that the runner measures it.
     assert RunnerProcess(data, "--once", "--memory", "64MiB", armed="stop:merge.stored").wait() == 0
 
     failed = busy.jobs.get(job.id)
@@ -144,9 +144,7 @@ def test_files_of_a_killed_runner_are_removed_at_the_next_start(
 
 
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
-    """What there is to see of a job that was done: one base, stored once, and rows and bytes that are
-    sound.
-    """
+    """Asserts that the job is done: one base, stored once, and valid rows and bytes."""
     job = registry.jobs.get(id)
     base = registry.bases.get("acme/merged")
     assert base.is_stored
@@ -154,7 +152,7 @@ def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
     assert job.result["base"] == str(base.id)
     assert verify(registry.catalog, registry.blobs) == ()
     stored = [event for event in all_events(registry) if event == "base.stored"]
-    assert len(stored) == 2  # the base it was made from, and what was made
+    assert len(stored) == 2  # the base from which it was made, and the result
     return job.state, job.finished_at, base
 
 

@@ -28,19 +28,17 @@ _SHOWN = {
     "merge.adopted",
     "runner.before_finish",
     "runner.after_finish",
-}  # what was made is seen before these
+}  # the result is visible before these
 
 
 def killed(scene: Scene, one: Player, other: Player) -> None:
-    """The runner dies there, with its step; another goes on."""
+    """The runner and its step die there; another runner continues."""
     one.runner.kill()
     wait_until(lambda: not live_processes(one.pid), "its step to have ended")
 
 
 def left_behind(scene: Scene, one: Player, other: Player) -> None:
-    """Not the one that gets there dies, but who started it: the runner of a step, or the server of a
-    runner.
-    """
+    """The parent of the process that gets there dies: the runner of a step, or the server of a runner."""
     waits = scene.stage.gate.wait_for_arrival()
     if waits != one.pid:
         one.kill()
@@ -51,8 +49,8 @@ def left_behind(scene: Scene, one: Player, other: Player) -> None:
 
 
 def asleep(scene: Scene, one: Player, other: Player) -> None:
-    """The runner is put to sleep there with its step, another does the work, and it wakes up and does it as
-    well.
+    """The runner and its step are suspended there, another runner does the work, and the first one wakes up
+    and does it too.
     """
     stage = scene.stage
     stage.put_to_sleep(one)
@@ -68,7 +66,7 @@ def asleep(scene: Scene, one: Player, other: Player) -> None:
 
 
 def lapsed(scene: Scene, one: Player, other: Player) -> None:
-    """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same
+    """Its lease expires while it is suspended there, and it continues immediately: two runners do the same
     work.
     """
     scene.stage.put_to_sleep(one)
@@ -78,12 +76,12 @@ def lapsed(scene: Scene, one: Player, other: Player) -> None:
 
 
 def put_forward(scene: Scene, one: Player, other: Player) -> None:
-    """Its clock, and that of its step, is put forward by a day; the other has the right time."""
+    """Its clock, and that of its step, is set a day ahead; the other runner has the right time."""
     wander(scene, one, DAY)
 
 
 def put_back(scene: Scene, one: Player, other: Player) -> None:
-    """Its clock, and that of its step, is put back by a day."""
+    """Its clock, and that of its step, is set back by a day."""
     wander(scene, one, -DAY)
 
 
@@ -108,7 +106,7 @@ def every_case() -> Iterator[Case]:
                 number += 1
                 yield ("merge", "verify")[number % 2], place, happening.__name__, database
                 yield ("combine", "export")[number // 2 % 2], place, happening.__name__, database
-            number += 1  # so that the next happening meets the other kinds
+            number += 1  # so that the next fault is tested with the other kinds
 
 
 QUICK: set[Case] = {
@@ -125,7 +123,9 @@ def test_the_number_of_cases_is_as_documented() -> None:
 
 @pytest.fixture(scope="module")
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetStage]:
-    """A stage of one kind at a time, made when another was asked for before, or that was abandoned."""
+    """One stage at a time; a new one is made if another kind is requested, or if the current one was
+    abandoned.
+    """
     made: dict[tuple[str, bool], Stage] = {}
 
     def close() -> None:
@@ -176,6 +176,7 @@ def test_a_job_ends_once_under_any_fault(
         wait_until(scene.is_over, "the end of the job")
         wait_until(stage.is_idle, "the engine to have ended everything")
         stage.ready()
-        # One that came too late may just be starting the process with torch, and is then refused.
+        # A runner that came too late may be starting the process with torch at that moment, and is then
+        # refused.
         wait_until(lambda: not one.has_steps() and not other.has_steps(), "all steps to end")
         scene.ended_once()

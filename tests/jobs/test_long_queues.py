@@ -1,4 +1,6 @@
-"""A long queue of jobs costs a runner little, and delays no urgent jobs and none of other namespaces."""
+"""A long queue of jobs costs a runner little, and delays neither urgent jobs nor those of other
+namespaces.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from adaptry.testing.runners import RunnerProcess, wait_until
 from adaptry.testing.samples import tiny_lora
 
 LOOK = {"dry_run": True}
-MANY = 120  # more than are handed to the engine in one round
+MANY = 120  # more than are passed to the engine in one round
 
 
 def test_an_urgent_job_is_done_before_many_that_wait_and_none_of_them_has_a_thread(
@@ -44,7 +46,8 @@ def test_jobs_of_other_namespaces_run_before_hundreds_of_earlier_jobs_of_one_nam
     finally:
         runner.kill()
 
-    # Their order, not how many are left: after the first, which measures the version, they take no time.
+    # The order is checked, not the number left: after the first job, which measures the version, the others
+    # take no time.
     end = busy.jobs.get(other).finished_at
     ends = [busy.jobs.get(job).finished_at for job in waiting]
     assert end is not None

@@ -110,7 +110,7 @@ def test_a_runner_counts_as_dead_when_its_counter_stops_regardless_of_clocks() -
     assert watch.find_dead({"a": 1, "b": 1}, now=100.0) == frozenset()
     assert watch.find_dead({"a": 2, "b": 1}, now=109.0) == frozenset()
     assert watch.find_dead({"a": 2, "b": 1}, now=110.5) == {"b"}
-    assert watch.find_dead({"a": 3, "b": 2}, now=119.5) == frozenset()  # it was only slow, and is there again
+    assert watch.find_dead({"a": 3, "b": 2}, now=119.5) == frozenset()  # it was only slow, and is back
     assert watch.find_dead({"a": 3}, now=200.0) == {"a"}
 
 
@@ -189,7 +189,7 @@ def test_steps_are_claimed_within_limits_of_number_and_memory() -> None:
     let_go.set()
     waits.join(30)
     assert order == ["needs more than is free"]
-    with room.reserve(1_000):  # alone, rather than never
+    with room.reserve(1_000):  # it runs alone, rather than never
         order.append("needs more than there is")
     assert order[1:] == ["needs more than there is"]
 
@@ -219,7 +219,7 @@ def test_a_schedule_submits_once_per_time_and_catches_up_once(registry: LocalReg
     begun = made.replace(minute=30, second=0, microsecond=0) + timedelta(hours=1)
 
     def jobs_at(moment: datetime) -> int:
-        for _ in range(3):  # as many runners look
+        for _ in range(3):  # as if many runners looked
             with registry.catalog.write() as tx:
                 schedules.submit_due(tx, moment)
         return len(registry.jobs.list().items)
@@ -228,7 +228,7 @@ def test_a_schedule_submits_once_per_time_and_catches_up_once(registry: LocalReg
     assert jobs_at(begun + timedelta(minutes=29)) == 1
     assert jobs_at(begun + timedelta(minutes=31)) == 2
     assert jobs_at(begun + timedelta(hours=9)) == 3  # no runner was running for hours
-    assert jobs_at(begun - timedelta(minutes=20)) == 3  # a clock that was put back
+    assert jobs_at(begun - timedelta(minutes=20)) == 3  # a clock that was set back
     registry.jobs.unschedule("hourly")
     assert jobs_at(begun + timedelta(hours=12)) == 3
 

@@ -35,7 +35,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 def waiting(thread: ThreadPoolExecutor, event: Watched) -> Future[bool]:
-    """A wait in the thread, which has begun."""
+    """Starts a wait in a thread; returns when it has begun."""
     event.is_awaited.clear()
     wait = thread.submit(event.wait, LONG)
     assert event.is_awaited.wait(LONG)

@@ -106,7 +106,7 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
     assert busy.versions.weight_distance(voice, tone).distance > 0
     assert busy.bases.get("org/tiny").roots is not None
     assert result(jobs["verify"])["problems"] == 0
-    # Ada may not see the private base, and `verify` checks with every base in sight.
+    # Ada may not see the private base, and `verify` checks with every base visible.
     assert all(line.endswith("it loses base_unknown") for line in result(jobs["verify"])["found"])
     assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)

@@ -1,5 +1,5 @@
-"""A file that is written in place while an adapter is made from it: the result would be a mixture, so there
-is none. A file that is replaced by another is read as it was.
+"""If a file is overwritten in place while an adapter is made from it, the result would be a mixture, so there
+is none. If a file is replaced by another one, the original is still read.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def retrained(adapter: Path) -> bytes:
 
 
 def once(change: Callable[[], object]) -> Progress:
-    """A progress that makes the change when it is called first."""
+    """A progress callback that makes the change at its first call."""
     done: list[object] = []
 
     def progress(*_: object) -> None:

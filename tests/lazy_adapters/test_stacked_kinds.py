@@ -28,7 +28,7 @@ _SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads
 
 
 class Convolutions(torch.nn.Module):
-    """One convolution of each dimension, and what PEFT asks of a model."""
+    """One convolution of each dimension, and the attributes that PEFT requires of a model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ def trained(model: Any, fields: dict[str, Any], rank: int, folder: Path) -> Path
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     adapted.save_pretrained(folder, save_embedding_layers=False)
-    config = folder / "adapter_config.json"  # a test's own class is nothing for a loader to import
+    config = folder / "adapter_config.json"  # loaders must not import the test's own class
     config.write_text(json.dumps({**json.loads(config.read_text()), "auto_mapping": None}))
     return folder
 
 
 def change(model: Any, folder: Path) -> dict[str, Any]:
-    """What PEFT's merge changes, in float64."""
+    """The changes made by PEFT's merge, in float64."""
     merged = peft.PeftModel.from_pretrained(copy.deepcopy(model), folder).merge_and_unload().state_dict()
     return {name: merged[name].double() - weight.double() for name, weight in model.state_dict().items()}
 
@@ -136,7 +136,7 @@ def test_peft_gets_the_sum_of_the_updates_from_a_stack(tmp_path: Path, kind: str
 
 
 def head_and_updates(model: Any, folder: Path, seed: int) -> ParentAdapter:
-    """A LoRA that brings a whole head of its own."""
+    """A LoRA with its own complete head."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
     adapted = peft.get_peft_model(copy.deepcopy(model), config)

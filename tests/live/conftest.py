@@ -47,7 +47,7 @@ def model(base: Path) -> Any:
 
 @pytest.fixture
 def make(base: Path, tmp_path: Path) -> MakeAdapter:
-    """A folder with a PEFT adapter of `base`, its zeros replaced so that it does something."""
+    """A folder with a PEFT adapter of `base`, whose zeros are replaced so that it has an effect."""
 
     def made(seed: int = 1, config: peft.PeftConfig | None = None, model: Any = None) -> Path:
         config = config or peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])

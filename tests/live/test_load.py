@@ -171,7 +171,7 @@ OTHERS = {
     ],
     ids=[*PLAIN, *OTHERS, "half precision"],
 )
-@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's, of both models alike
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's warnings, equal for both models
 def test_a_second_adapter_is_placed_as_by_pefts_own_loading(
     base: Path, make: MakeAdapter, config: peft.LoraConfig, kind: torch.dtype
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_second_adapter_is_placed_as_by_pefts_own_loading(
 
 
 def with_first(base: Path, first: Path, kind: torch.dtype) -> peft.PeftModel:
-    """A model in training, with an adapter and a parameter of the base that is trained too."""
+    """A model in training, with an adapter and a trained parameter of the base."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=kind)
     wrapped = peft.PeftModel.from_pretrained(model, first, is_trainable=True)
     wrapped.get_base_model().lm_head.weight.requires_grad_(True)
@@ -202,7 +202,7 @@ def with_first(base: Path, first: Path, kind: torch.dtype) -> peft.PeftModel:
 
 
 def state(model: peft.PeftModel) -> dict[str, object]:
-    """All that loading can change in a model."""
+    """Everything that loading can change in a model."""
     found: dict[str, object] = {
         "configs": {name: config.to_dict() for name, config in model.peft_config.items()},
         "active": model.active_adapters,
@@ -277,7 +277,7 @@ def test_modules_that_the_model_lacks_are_refused_and_leave_it_unchanged(
 
 
 def renamed(folder: Path, old: str, new: str) -> Path:
-    """As a trainer saves whose wrapper gave its modules other names."""
+    """An adapter as saved by a trainer whose wrapper renamed its modules."""
     file = folder / "adapter_model.safetensors"
     save_file({name.replace(old, new): value for name, value in load_file(file).items()}, file)
     return folder

@@ -16,7 +16,7 @@ Make = Callable[..., Path]
 
 
 def small_model(kind: str, tied: bool = False) -> Any:
-    """A random model of a kind (llama or gpt2), fp32, seeded."""
+    """A seeded, random fp32 model of a kind (llama or gpt2)."""
     torch.manual_seed(0)
     if kind == "gpt2":
         config = transformers.GPT2Config(n_embd=64, n_layer=2, n_head=2, vocab_size=96, n_positions=64)
@@ -60,7 +60,7 @@ def make_adapter(tmp_path: Path) -> Make:
 
 
 def merged_by_peft(base: Path, *adapters: Path) -> dict[str, Any]:
-    """The state dict after PEFT's own merge, one adapter after the other."""
+    """The state dict after PEFT's own merge of one adapter after another."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="auto")
     for adapter in adapters:
         model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()

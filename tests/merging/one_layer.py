@@ -43,7 +43,7 @@ def model_of(base: Path) -> OneLayer:
 
 
 def save_adapter(model: torch.nn.Module, config: Any, folder: Path) -> Path:
-    """An adapter of the model with non-trivial numbers. (`Any`: PEFT is not typed.)"""
+    """Saves an adapter of the model with non-trivial numbers. (`Any`: PEFT is not typed.)"""
     torch.manual_seed(1)
     adapted = peft.get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():

@@ -1,4 +1,6 @@
-"""Merges of layers of any size equal PEFT's bit by bit, also where BLAS selects other kernels."""
+"""Merges of layers of any size equal PEFT's bit by bit, even for sizes at which BLAS selects other
+kernels.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ LAYERS = 12
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As in a merge: BLAS also divides a product differently among several threads."""
+    """Uses one thread, as in a merge: with several threads, BLAS divides products differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -78,7 +80,7 @@ def test_a_merge_into_a_layer_of_any_size_equals_pefts(method: str, tmp_path: Pa
             adapter = save_adapter(model_of(base), CONFIGS[method](draw), folder / "adapter")
             theirs = peft.PeftModel.from_pretrained(model_of(base), adapter).merge_and_unload()
         except (ValueError, RuntimeError):
-            continue  # PEFT makes no such adapter of this layer
+            continue  # PEFT cannot make such an adapter of this layer
         if torch.equal(theirs.linear.weight, model_of(base).linear.weight):
             continue  # GLoRA without a path to the weight, which no merge accepts
         ours = merged(base, [adapter], folder / "merged")["linear.weight"]

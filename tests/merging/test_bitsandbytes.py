@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "head": {"modules_to_save": ["lm_head"]},
 }
-# Rows of whole blocks: 0.50's AVX-512 kernel is wrong for others (`merging.dequantising`).
+# Rows consist of whole blocks: 0.50's AVX-512 kernel is wrong for other rows (`merging.dequantising`).
 LLAMA = transformers.LlamaConfig(
     hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=96, max_position_embeddings=64, tie_word_embeddings=False,
@@ -49,7 +49,7 @@ GPT2 = transformers.GPT2Config(
 
 
 def quantised(folder: Path, config: Any, kind: str) -> tuple[Path, Path]:
-    """A random bfloat16 model, as it is and as transformers and bitsandbytes save it quantised."""
+    """A random bfloat16 model, saved unchanged, and saved quantised by transformers and bitsandbytes."""
     torch.manual_seed(0)
     original, copy = folder / "original", folder / "copy"
     transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(original)
@@ -91,7 +91,7 @@ def merged_here(base: Path, adapter: Path, target: Path) -> dict[str, Any]:
 
 
 def only(folder: Path, tensors: dict[str, Any]) -> PackedWeight:
-    """The one packed weight of a checkpoint of these tensors."""
+    """The only packed weight of a checkpoint with these tensors."""
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (packed,) = open_logical_view(open_checkpoint(folder)).packed.values()

@@ -52,7 +52,7 @@ def merged(
 def halted(
     base: Path, adapter: Path, target: Path, share: float = 0.5, weight: float = 1.0
 ) -> subprocess.Popen[str]:
-    """A process whose merge has come as far as `share`, and waits."""
+    """A process whose merge has written the share `share` of its bytes, and waits."""
     words = [sys.executable, HALTING, base, adapter, weight, target, share]
     process = subprocess.Popen(
         [str(word) for word in words],
@@ -67,7 +67,7 @@ def halted(
 
 
 def assert_whole(folder: Path) -> MergeRecord:
-    """The weights in `folder` are those its record tells of."""
+    """Asserts that the weights in `folder` are those of its record."""
     record = MergeRecord.model_validate_json((folder / "adaptry_merge.json").read_text())
     assert record.files
     for entry in record.files:
@@ -126,7 +126,7 @@ def large_base(folder: Path) -> Path:
 
 
 def begun(words: list[str], target: Path) -> subprocess.Popen[bytes]:
-    """A process of the command line that is writing weights of the folder that is to be `target`."""
+    """A process of the command line that is writing weights of the folder that will become `target`."""
     process = subprocess.Popen([sys.executable, "-m", "adaptry_cli", *words], stderr=subprocess.DEVNULL)
     while not any(_holds_data(path) for path in target.parent.glob(f".{target.name}.*/model.safetensors")):
         assert process.poll() is None, "it ended before it was seen writing"
@@ -226,7 +226,7 @@ def test_an_adapter_that_is_truncated_during_reading_is_reported(
 
 
 def mounted(place: Path, options: str) -> Iterator[Path]:
-    """A file system of its own at `place`, where this user may mount one."""
+    """Mounts a separate file system at `place`, if this user may do so."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:

@@ -63,7 +63,7 @@ CASES: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-DIVISIBLE = 1024  # rows for the methods that divide them into equal parts
+DIVISIBLE = 1024  # numbers of rows for methods that divide rows into equal parts
 DIVIDING: dict[str, Callable[[], Any]] = {
     "gralora": lambda: peft.GraloraConfig(r=12, target_modules=["linear"]),
     "gralora in four blocks": lambda: peft.GraloraConfig(r=12, gralora_k=4, target_modules=["linear"]),
@@ -80,7 +80,7 @@ DIVIDING: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16", "float32"])
 def bases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """A base by its number of rows."""
+    """The bases, by their number of rows."""
     found: dict[int, Path] = {}
     for rows in (OUT, DIVISIBLE):
         torch.manual_seed(0)

@@ -166,8 +166,8 @@ def _noise(name: str, dtype: Any, change: Any, layer: Any) -> Any:
 
 
 def _float32_additions(layer: Any, dtype: Any) -> int:
-    """Of an element of RandLoRA's update: over the bases, and then over the ranks. For a float32 weight, sums
-    of 64 bases, and of 256 terms in all, are added in float64.
+    """The number of float32 additions for an element of RandLoRA's update: over the bases, and then over the
+    ranks. For a float32 weight, sums of 64 bases, and of 256 terms in all, are added in float64.
     """
     rank, bases = layer.randlora_lambda["default"].shape
     if dtype == torch.float32:

@@ -110,7 +110,7 @@ def test_transposed_weights_are_combined_in_the_right_orientation(
     found = merged(base, adapters, tmp_path / "merged", "ties")
 
     wanted = by_full_rank(base, adapters, tmp_path / "full", "ties", {})
-    if tied:  # PEFT changes both ends; the result here has a head of its own, which is the base's
+    if tied:  # PEFT changes both ends; here, the result has a separate head, equal to the base's
         assert torch.equal(found.pop("lm_head.weight"), tensors_of(base)["model.embed_tokens.weight"])
     assert close(found, wanted)
 

@@ -56,7 +56,7 @@ def by_formula(folder: Path) -> dict[str, Any]:
 
 
 def plain_copy(folder: Path, out: Path) -> Path:
-    """The same as a checkpoint that is not quantised."""
+    """The same weights as a checkpoint that is not quantised."""
     out.mkdir()
     save_file(by_formula(folder), out / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
@@ -68,7 +68,7 @@ def plain_copy(folder: Path, out: Path) -> Path:
 def merged(
     base: Path, *adapters: Path, known: BaseRecord | None = None, found: str = "", **recipe: Any
 ) -> MergeRecord:
-    """`adapters` merged into `base`, beside it in `merged`."""
+    """Merges `adapters` into `base`, as the folder `merged` next to it."""
     inputs = tuple(RecipeInput(source=f"./{path.name}") for path in adapters)
     sources = [
         MergeSource(WeightedAdapter(open_dir(path), 1.0, f"./{path.name}", known)) for path in adapters

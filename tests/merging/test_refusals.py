@@ -235,7 +235,7 @@ def test_merging_into_an_unknown_quantisation_is_refused(tmp_path: Path) -> None
 
 
 def fp8_base(folder: Path) -> Path:
-    """A base with one weight in FP8, and a config that does not say so."""
+    """A base with one weight in FP8, which its config does not state."""
     tiny_base(folder, layers=1)
     name = "model.layers.0.self_attn.q_proj.weight"
     write_safetensors(folder / "model.safetensors", {name: ("F8_E4M3", (16, 16), bytes(256))})

@@ -39,7 +39,7 @@ OTHERS = ["loha", "oft", "vera", "ia3", "hira", "delora", "adalora", "c3a", "mis
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As a merge: on several, torch sums a convolution in another order."""
+    """Uses one thread, like a merge: with several, torch sums a convolution in a different order."""
     with single_torch_threads():
         yield
 
@@ -61,7 +61,9 @@ def differing(target: Path, wanted: dict[str, Any]) -> list[str]:
 
 
 def by_peft(model: Any, *adapters: Path) -> dict[str, Any]:
-    """(`Any`: transformers and PEFT are not typed.) Loaded, merged, unloaded, one adapter after the other."""
+    """(`Any`: transformers and PEFT are not typed.) The model after one adapter after another was loaded,
+    merged and unloaded.
+    """
     for adapter in adapters:
         model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return dict(model.state_dict())

@@ -42,7 +42,7 @@ def merged(
 
 
 def scaled(adapter: Path, factor: float) -> Path:
-    """The adapter with its updates times the factor."""
+    """The adapter with its updates multiplied by the factor."""
     file = adapter / "adapter_model.safetensors"
     tensors = {
         name: tensor * factor if "lora_B" in name or "embedding_B" in name else tensor
@@ -64,7 +64,9 @@ def with_odd_values(base: Path) -> Path:
 
 
 def counted_by_torch(base: Path, result: Path, record: MergeRecord) -> tuple[int, int]:
-    """(elements, those that differ) in the weights that may change, by torch's comparison."""
+    """The number of elements in the weights that may change, and of those that differ, as compared by
+    torch.
+    """
     before, after = load_file(base / "model.safetensors"), load_file(result / "model.safetensors")
     adapted = [name for name in after if not torch.equal(after[name], before[name].to(after[name].dtype))]
     differing = [int((after[name] != before[name].to(after[name].dtype)).sum()) for name in adapted]
@@ -125,7 +127,7 @@ def test_an_update_that_rounding_loses_is_reported_with_a_remedy_that_keeps_it(
 
 
 def share_of_the_update(base: Path, adapter: Path, result: Path) -> float:
-    """How much of PEFT's update of the weights is in the result, as a projection."""
+    """The share of PEFT's update that is in the result, computed as a projection."""
     wide = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     before = {name: tensor.clone() for name, tensor in wide.state_dict().items()}
     trained = peft.PeftModel.from_pretrained(wide, adapter).merge_and_unload().state_dict()
@@ -178,7 +180,7 @@ def test_updates_of_few_elements_are_not_reported_as_lost(
         tensors = load_file(file)
         for name, tensor in tensors.items():
             if "lora_B" in name:
-                tensor[2:] = 0  # the rows of one output among fused ones
+                tensor[2:] = 0  # the rows of one of several fused outputs
             elif "embedding_A" in name:
                 tensor[:, 2:] = 0  # tokens that the training data does not have
                 tensor[:, :2] = 0.1

@@ -1,6 +1,4 @@
-"""The process that computes merged models: its responses, and that the death of it or of a reader loses
-nothing.
-"""
+"""The process that computes merged models: its responses, and that nothing is lost if it or a reader dies."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def computing(tmp_path: Path) -> Iterator[ComputeClient]:
 
 
 def model_inputs(base: Path, adapter: Path) -> ModelInputs:
-    """As a server names them that has the base in a folder."""
+    """The inputs as named by a server that has the base in a folder."""
     return ModelInputs(
         adapter="acme/tone@1",
         revision=Digest.of(b"the manifest of acme/tone@1"),
@@ -63,7 +61,7 @@ def model_inputs(base: Path, adapter: Path) -> ModelInputs:
 
 
 def large_base(folder: Path) -> Path:
-    """One file of 25 MB: more than lies between a process and its reader."""
+    """A base in one file of 25 MB: more than the buffers between a process and its reader hold."""
     config = transformers.LlamaConfig(
         hidden_size=512, intermediate_size=1408, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=4, vocab_size=96, max_position_embeddings=64,

@@ -1,6 +1,6 @@
 """Heads and embeddings stored as one tensor: a merge that changes only one of them writes both separately.
 
-Each result is loaded by transformers and compared with what the live adapter answers.
+Each result is loaded by transformers and compared with the live adapter's output.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ SEVERAL = {"bart", "mbart", "pegasus", "m2m_100", "t5", "mt5"}
 
 
 class Case:
-    """A base of one of the models, and a LoRA of some of its ends."""
+    """A base made from one of the models, and a LoRA of its embedding, its head, or both."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.base, self.adapter, self.target = folder / "base", folder / "tone", folder / "merged"
@@ -229,8 +229,8 @@ def test_a_head_that_is_stored_although_tied_is_untied(tmp_path: Path) -> None:
 
 
 def test_a_t5_of_an_older_config_still_scales_before_its_head(tmp_path: Path) -> None:
-    """transformers took an untied T5 for one that does not scale; since version 5 that is a field of its
-    own.
+    """transformers treated an untied T5 as one that does not scale; since version 5, scaling has its own
+    field.
     """
     case = Case(tmp_path, "t5")
     config = json.loads((case.base / "config.json").read_text())
@@ -316,7 +316,7 @@ def test_heads_of_transformers_models_get_their_own_names() -> None:
 
 
 def _models() -> Iterator[Any]:
-    """Every class of transformers that writes text and ties its head. (`Any`: as above.)"""
+    """Every class of transformers that generates text and ties its head. (`Any`: as above.)"""
     for file in sorted(Path(transformers.models.__path__[0]).glob("*/modeling_*.py")):
         try:
             module = importlib.import_module(f"transformers.models.{file.parent.name}.{file.stem}")

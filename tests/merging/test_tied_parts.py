@@ -1,5 +1,5 @@
 """BLIP-2 ties the embedding and head of its language model, under names that other models do not have. PEFT
-reads the tie in the config of the whole model only, where it is not stated.
+looks for the tie only in the config of the whole model, which does not state it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def train(base: Path, config: peft.PeftConfig, folder: Path) -> torch.Tensor:
-    """The answers of the live adapter that is saved in `folder`."""
+    """Saves an adapter in `folder`; returns the live model's output."""
     live = peft.get_peft_model(load(base), config).eval()
     with torch.no_grad():
         for parameter in live.parameters():

@@ -1,5 +1,5 @@
-"""Encoder-decoders that tie the embeddings of both stacks and the head to one weight: each user of it,
-changed alone, is merged like PEFT's live adapter, or the merge is refused.
+"""Encoder-decoders that tie the embeddings of both stacks and the head to one weight: if only one user of the
+weight is changed, it is merged like PEFT's live adapter, or the merge is refused.
 """
 
 from __future__ import annotations

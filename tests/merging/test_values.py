@@ -41,7 +41,7 @@ def half_base(folder: Path) -> Path:
 
 
 def with_values(base: Path, tensor: str, values: dict[int, float]) -> Path:
-    """The base with other values at the start of a tensor."""
+    """The base with different values at the start of a tensor."""
     file = base / "model.safetensors"
     tensors = load_file(file)
     for place, value in values.items():

@@ -38,7 +38,7 @@ def verified(base: Path, found: Path, *adapters: Path | tuple[Path, float], **op
 
 
 def merge_with_peft(base: Path, out: Path, *adapters: Path, dtype: Any = "auto", shard: str = "1GB") -> Path:
-    """As people do it: load, merge, save."""
+    """Merges as users do: load, merge, save."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     for adapter in adapters:
         model = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
@@ -47,7 +47,7 @@ def merge_with_peft(base: Path, out: Path, *adapters: Path, dtype: Any = "auto",
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the tensors of a checkpoint in one file."""
+    """Changes tensors of a checkpoint that consists of one file."""
     from safetensors.torch import save_file
 
     tensors = tensors_of(folder)

@@ -169,7 +169,7 @@ def test_an_unknown_file_is_not_found(make_base: Make, make_adapter: Make, tmp_p
     [("F32", "de810399bdbf5acb"), ("F16", "a89396fc9e78cefb"), ("BF16", "c89caa39ea6c2342")],
 )
 def test_the_compiled_kernel_gives_the_recorded_bytes(dtype: str, digest: str, tmp_path: Path) -> None:
-    """Where these change on purpose, `ARITHMETIC` goes up, so that nothing cached goes by the name of other
+    """If these change on purpose, `ARITHMETIC` is increased, so that cached data never have the name of other
     bytes.
     """
     base = tiny_base(tmp_path / "base", hidden=64, dtype=dtype)

@@ -3,10 +3,10 @@
     .venv/bin/python -m tests.merging.walk prints it
 
 The inputs are an adapter and a base, in every form that the code gives them: views, configs, specs, names,
-places. A *step* is a function that is handed one of them, counted where it is first called: a loop over
-modules is one step. Reading a field or a property of an input itself is none. A *stay* is a run of steps in
-one file; a *climb* is a stay in a file that the walk had left. Few stays mean that a reader finds what
-becomes of an adapter in few places; few climbs, that the places come one after the other.
+places. A *step* is a function that gets one of them, counted at its first call, so a loop over modules is one
+step. Reading a field or property of an input is not a step. A *stay* is a run of steps in one file; a *climb*
+is a stay in a file that the walk had left. With few stays, a reader finds the path of an adapter in few
+places; with few climbs, these places follow one another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INPUTS = frozenset(
 
 @dataclass(frozen=True)
 class Step:
-    """A function that was handed an input."""
+    """A function that gets an input."""
 
     file: str
     function: str
@@ -77,7 +77,7 @@ def stays_of(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def climbs_of(stays: list[list[Step]]) -> list[str]:
-    """The files of stays to which the walk comes back."""
+    """The files to which the walk returns."""
     files = [stay[0].file for stay in stays]
     return [file for place, file in enumerate(files) if file in files[:place]]
 

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from .on_base import LINEAR, Pair  # noqa: E402  (needs torch and PEFT)
 
-CONV1D = ["c_attn", "attn.c_proj", "c_fc"]  # attn.c_proj is as wide as it is high
+CONV1D = ["c_attn", "attn.c_proj", "c_fc"]  # attn.c_proj is square
 KERNELS = ["conv", "one", "linear"]
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -27,7 +27,7 @@ def _waves(**fields: Any) -> Any:
     return peft.WaveFTConfig(n_frequency=50, n_frequency_pattern={"q_proj": 40, "c_attn": 40}, **fields)
 
 
-# Each for `linear`, a Llama with grouped queries, and where PEFT has the method for it, for GPT-2's Conv1D.
+# Each for `linear`, a Llama with grouped queries, and for GPT-2's Conv1D if PEFT supports the method on it.
 _ON_BOTH: dict[str, Callable[[], Any]] = {
     "adalora": lambda: peft.AdaLoraConfig(init_r=6, target_r=4, lora_alpha=7, total_step=10),
     "vera": lambda: peft.VeraConfig(r=6),
@@ -103,7 +103,7 @@ CASES: dict[str, tuple[str, list[str], Callable[[], Any]]] = {
 
 
 def pair_of(folder: Path, name: str, dtype: Any = torch.float32, **changed: Any) -> Pair:
-    """A base and its adapter, `changed` fields of whose config differ from the case's."""
+    """A base and its adapter; the fields `changed` of its config differ from the case's."""
     kind, targets, make = CASES[name]
     config = make()
     config.target_modules = set(targets)

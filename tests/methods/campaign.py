@@ -38,7 +38,7 @@ COMMON = [case for case in ALL if case.method in ("lora", "ia3", "loha")]
 
 @dataclass(frozen=True)
 class Generated:
-    """`label`: the case and what was changed in its files."""
+    """`label`: the case and the changes of its files."""
 
     family: Family
     base: Path
@@ -63,7 +63,7 @@ class Judged:
 
 
 def generated(seed: int, corpus: Path) -> Generated | None:
-    """The case of this seed; None where PEFT makes no such adapter."""
+    """The case of this seed; None if PEFT cannot make such an adapter."""
     source = random.Random(seed)
     found = _of_experts(source, corpus) if source.random() < 0.1 else _saved_by_peft(source, corpus)
     if found is None:
@@ -99,7 +99,7 @@ def _of_experts(source: random.Random, corpus: Path) -> Generated:
 
 
 def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Judged]:
-    """The cases of these seeds, without those that PEFT does not make."""
+    """Judges the cases of these seeds, except those that PEFT cannot make."""
     torch.set_num_threads(1)
     with closing(Inspector()) as inspector:
         for seed in seeds:
@@ -114,7 +114,7 @@ def _judged(seed: int, made: Generated, folder: Path, inspector: Inspector) -> J
     ours = ask_us(made.base, adapter, folder / f"merged-{seed}", inspector)
     answer = "blocked" if ours.blocked else "not merged" if ours.refusal else "merged"
     wrong = verdict(made.family, theirs, ours) or ""
-    # What cannot be merged (X-LoRA) acts only in the live model.
+    # Methods that cannot be merged (X-LoRA) have an effect only in the live model.
     is_idle = theirs.changes_nothing and not theirs.error and not ours.is_unsupported
     return Judged(seed, made.label, answer, is_idle, wrong)
 

@@ -33,12 +33,12 @@ it.
 
 
 class NotByPeft(Exception):
-    """PEFT itself does not make this adapter, or does not merge it; the message is its own."""
+    """PEFT itself cannot make or merge this adapter; the message is PEFT's."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One adapter to make: `method` as PEFT's peft_type in lower case."""
+    """One adapter to make; `method` is PEFT's peft_type in lower case."""
 
     method: str
     variant: Variant
@@ -52,7 +52,7 @@ class Case:
 def cases(
     methods: Iterable[str] = VARIANTS, families: Iterable[str] = FAMILIES, dtypes: Iterable[str] = DTYPES
 ) -> Iterator[Case]:
-    """Each family only where it has modules of the kind that the variant targets."""
+    """The cases, with each family only if it has modules of the kind that the variant targets."""
     chosen, dtypes = set(families), tuple(dtypes)
     for method in methods:
         for variant in VARIANTS.get(method, ()):
@@ -63,7 +63,9 @@ def cases(
 
 @dataclass(frozen=True)
 class Made:
-    """Where a case's base and adapter are. `read_by_peft`: the adapter again, as today's PEFT reads it."""
+    """The folders of a case's base and adapter. `read_by_peft`: the adapter in the form that the current PEFT
+    reads.
+    """
 
     case: Case
     base: Path
@@ -143,7 +145,7 @@ def _keep_first_layer(adapted: Any, file: Path) -> None:
 
 
 def _save_member(family: Family, base: Path, target: Path) -> Path:
-    """A LoRA for X-LoRA to weigh."""
+    """Saves a LoRA as a member of X-LoRA."""
     member = peft.get_peft_model(
         family.load(base), peft.LoraConfig(task_type=family.task, r=2, target_modules=family.linear)
     )

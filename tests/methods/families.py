@@ -1,4 +1,4 @@
-"""The model families the corpus is generated on: each as transformers saves it, of a few thousand weights.
+"""The model families the corpus is generated on: each as transformers saves it, with a few thousand weights.
 
 Models are seeded, so that a name always gives the same model. A family lists the modules that a corpus
 adapter may target.
@@ -38,13 +38,13 @@ class Family:
         torch.manual_seed(0)
         model = self.build()
         with torch.no_grad():
-            for parameter in model.parameters():  # biases and norms as trained ones: neither 0 nor 1
+            for parameter in model.parameters():  # biases and norms as if trained: neither 0 nor 1
                 parameter += torch.randn(parameter.shape) * 0.05
         model.to(dtype).save_pretrained(folder)
         return self.renamed(folder)
 
     def renamed(self, folder: Path) -> Path:
-        """What transformers saved there, under this family's names."""
+        """Renames the files' tensors that transformers saved to this family's names."""
         if self.renames:
             file = folder / "model.safetensors"
             save_file({self._name(name): tensor for name, tensor in load_file(file).items()}, file)
@@ -129,7 +129,9 @@ _LLAVA_IN_MEMORY = (
 
 
 def _llava_family(renames: tuple[tuple[str, str], ...] = ()) -> Family:
-    """Its language model and its projector are adapted, and what its vision tower has of the same names."""
+    """Its language model and its projector are adapted, and modules of its vision tower with the same
+    names.
+    """
     return Family(
         _llava, transformers.LlavaForConditionalGeneration, "CAUSAL_LM", ["q_proj", "down_proj", "linear_1"],
         ["embed_tokens"], ["input_layernorm", "layer_norm1"], ["q_proj", "o_proj"], ["linear_1", "linear_2"],

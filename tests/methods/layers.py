@@ -36,7 +36,7 @@ class Layers(torch.nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path, **_: Any) -> Self:
-        """In the dtype it was saved in. (`Any`: what transformers' own take.)"""
+        """Loads the model in its saved dtype. (`Any`: the arguments of transformers' own method.)"""
         tensors = load_file(folder / "model.safetensors")
         model = cls().to(next(iter(tensors.values())).dtype)
         model.load_state_dict(tensors)

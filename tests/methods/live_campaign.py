@@ -4,8 +4,8 @@
 
 Each case is an adapter that PEFT saved on a tiny model of `zoo.KINDS`, with up to two random mutations. A
 case is wrong if PEFT raises an error or drops tensors and nothing is reported; if our merged model answers
-otherwise than the unmerged one and no finding says so; or if we block an adapter that PEFT loads completely.
-The exit code is 1 if a case is wrong.
+differently than the unmerged one and no finding reports this; or if we block an adapter that PEFT loads
+completely. The exit code is 1 if a case is wrong.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Wrong:
 
 
 def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Wrong | None]:
-    """What is wrong with the case of each seed, None if nothing is; nothing for those that PEFT does not
-    make.
-    """
+    """The error in the case of each seed, None if there is none; cases that PEFT cannot make are skipped."""
     torch.set_num_threads(1)
     for seed in seeds:
         with warnings.catch_warnings(action="ignore"):
@@ -173,7 +171,7 @@ def verdict_of_live(kind: str, base: Path, adapter: Path, theirs: Live, ours: By
         is_wrong = is_complete and is_used and not says_the_value_is_odd(ours)
         return ("blocked", ours.blocked[0]) if is_wrong else None
     if "method_retired" in said or "module_renamed" in said or "vocabulary_resized" in said:
-        return None  # said, and neither merged nor known on such a base
+        return None  # reported, and neither merged nor known on such a base
     if theirs.error:
         return "refused", theirs.error
     if theirs.dropped:

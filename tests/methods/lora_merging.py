@@ -44,12 +44,12 @@ class Layers(torch.nn.Module):
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Never run: the layers are what is merged."""
+        """Never run: only the layers are merged."""
         return inputs
 
 
 def small_model(kind: str) -> Any:
-    """A model of a kind, fp32, seeded. (`Any`: transformers' classes are untyped here.)"""
+    """A seeded fp32 model of a kind. (`Any`: transformers' classes are untyped here.)"""
     torch.manual_seed(0)
     match kind:
         case "layers":
@@ -70,7 +70,7 @@ def small_model(kind: str) -> Any:
         case "qwen2_moe":
             sizes = SMALL | {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
             return transformers.Qwen2MoeForCausalLM(transformers.Qwen2MoeConfig(**sizes))
-        case "nemotron_h":  # as wide inside as outside: shapes do not tell its two parameters apart
+        case "nemotron_h":  # equal inner and outer widths: shapes do not distinguish its two parameters
             config = transformers.NemotronHConfig(
                 hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=96,
                 layers_block_type=["attention", "moe"], moe_intermediate_size=32, n_routed_experts=4,
@@ -115,8 +115,8 @@ def load(folder: Path) -> Any:
 
 
 def save_adapter(base: Path, folder: Path, tokens: int | None = None, **fields: Any) -> Path:
-    """A LoRA of these config fields on `base` (with `tokens` in its vocabulary), each of its tensors
-    moved.
+    """Saves a LoRA with these config fields on `base` (with `tokens` in its vocabulary), each of whose
+    tensors has random changes.
     """
     model = load(base)
     if tokens is not None:
@@ -148,7 +148,7 @@ def merged_by_peft(base: Path, adapter: Path, tokens: int | None = None) -> dict
 
 
 def merged(base: Path, adapter: Path, weight: float = 1.0, **recipe: Any) -> tuple[Path, MergeRecord]:
-    """Our merge, beside the base."""
+    """Our merge, in a folder next to the base."""
     target = base.parent / "merged"
     record = merge(
         MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter), weight=weight),), **recipe),
@@ -160,7 +160,7 @@ def merged(base: Path, adapter: Path, weight: float = 1.0, **recipe: Any) -> tup
 
 
 def differing(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
-    """The names that either lacks, or whose values are not the same bits; a tied head may be in one alone."""
+    """The names that one of them lacks, or whose values differ in any bit; only one may have a tied head."""
     names = (
         (found.keys() | wanted.keys()) - {"lm_head.weight"} if "lm_head.weight" not in found else found.keys()
     )

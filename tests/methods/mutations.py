@@ -45,7 +45,7 @@ _WRAPPERS = ("foo", "model", "language_model", "_orig_mod", "module", "policy.ll
 
 @dataclass
 class Files:
-    """The two files of an adapter, and the parameters of the base it was made for. (`Any`: JSON.)"""
+    """The two files of an adapter, and the parameters of the base for which it was made. (`Any`: JSON.)"""
 
     tensors: dict[str, torch.Tensor]
     config: dict[str, Any]

@@ -49,7 +49,7 @@ def odd_values(value: object) -> list[Any]:
 
 
 def wrong_values(method: str, folder: Path) -> Iterator[str]:
-    """What is wrong with our answers on the method's first adapter, on the first family that has one."""
+    """The errors in our answers about the method's first adapter, on the first family that has one."""
     for case in cases([method], dtypes=["fp32"]):
         if case.family not in ("llama", "bert"):
             continue

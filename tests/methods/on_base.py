@@ -113,7 +113,7 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
 
 
 class Blocks(torch.nn.Module):
-    """A model of nothing but the kinds of layers that transformers' models have few of."""
+    """A model that has only kinds of layers that are rare in transformers' models."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def _model(kind: str) -> Any:
 
 
 class Pair:
-    """A base and an adapter of it on disk, and what comes of them."""
+    """A base and an adapter of it on disk, and the results of using them."""
 
     def __init__(self, folder: Path, kind: str, config: Any, dtype: Any = torch.float32) -> None:
         self.base, self.adapter, self._folder, self._kind = folder / "base", folder / "adapter", folder, kind

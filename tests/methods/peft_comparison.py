@@ -36,9 +36,10 @@ State = dict[str, torch.Tensor]
 
 @dataclass
 class ByPeft:
-    """PEFT's answer. `error`: why it raised, and `is_served` if only at the merge; `state`: the merged model;
-    `unexpected` and `missing`: the names it left out and those it filled with values of its own; `is_random`:
-    another run gives other values; `is_shuffled`: so do the same tensors with the prefix before every name.
+    """PEFT's answer. `error`: why it raised an error, with `is_served` if only the merge failed; `state`: the
+    merged model; `unexpected` and `missing`: names that it left out, and names that it filled with its own
+    values; `is_random`: another run gives different values; `is_shuffled`: the same tensors with the prefix
+    before every name give different values.
     """
 
     error: str = ""
@@ -52,7 +53,7 @@ class ByPeft:
 
     @property
     def takes_all(self) -> bool:
-        """Whether it applies the whole file, and that changes the model."""
+        """Whether PEFT applies the whole file, and this changes the model."""
         if self.changes_nothing or self.is_shuffled:
             return False
         return not self.error and not self.unexpected and not self.missing and not self.is_random
@@ -60,7 +61,7 @@ class ByPeft:
 
 @dataclass
 class ByUs:
-    """Our answer. `findings`: code and reason of those that block; `refusal`: why it is not merged."""
+    """Our answer. `findings`: codes and reasons of the blocking ones; `refusal`: why it is not merged."""
 
     blocked: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
@@ -114,7 +115,7 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
         model = family.load(base)
         own = getattr(model, "config", None)
         if hasattr(own, "use_cache"):
-            own.use_cache = False  # X-LoRA asks its users to set it
+            own.use_cache = False  # X-LoRA asks users to set this
         try:
             live = peft.PeftModel.from_pretrained(model, adapter)
             tensors = load_file(adapter / "adapter_model.safetensors")
@@ -136,13 +137,15 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
 
 
 def is_harmless(name: str, tensors: State, is_listed: bool) -> bool:
-    """Buffers, and the copy that PEFT itself writes of a module that it saves whole beside its biases."""
+    """Whether the name is a buffer, or the copy that PEFT itself writes of a module that it saves whole, with
+    its biases.
+    """
     own = name.replace(".modules_to_save.", ".")
     return name.endswith("inv_freq") or (own != name and own in tensors and is_listed)
 
 
 def ask_us(base: Path, adapter: Path, target: Path, inspector: Inspector | None = None) -> ByUs:
-    """`inspector`: saves the start of a process for the inspection of the weights."""
+    """Our answer. `inspector` avoids starting a process to inspect the weights."""
     checkpoint = open_checkpoint(base)
     try:
         opened = open_dir(adapter)
@@ -159,7 +162,7 @@ def ask_us(base: Path, adapter: Path, target: Path, inspector: Inspector | None 
         merge(recipe, checkpoint, [MergeSource(WeightedAdapter(opened, 1.0, "it"))], target)
     except AdaptryError as error:
         method = METHODS.get(opened.spec.method)
-        # What the base's values rule out, no check of headers can know.
+        # No check of headers can detect problems that depend on the base's values.
         unsupported = isinstance(error, Unsupported | InvalidWeights) or method is None
         return ByUs(blocked, told, str(error), unsupported)
     return ByUs(blocked, told, folder=target)
@@ -173,7 +176,7 @@ def load_merged(family: Family, folder: Path) -> State:
 
 
 def differing(ours: State, theirs: State) -> list[str]:
-    """Names whose values are not nearly the same."""
+    """Names whose values are not nearly equal."""
     return [name for name in sorted(ours.keys() & theirs.keys()) if not _near(ours[name], theirs[name])]
 
 
@@ -189,7 +192,7 @@ def _size(values: torch.Tensor) -> float:
 
 
 def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
-    """What is wrong with our answer, given PEFT's; None where it is right."""
+    """The error in our answer, given PEFT's; None if it is right."""
     if ours.blocked:
         if ours.folder is not None:
             return "it is blocked, and merged all the same"
@@ -197,7 +200,7 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all and not is_odd else None
     said = " ".join(ours.told)
     if "method_retired" in said or ("vocabulary_resized" in said and "size mismatch" in theirs.error):
-        return None  # said, and only an older PEFT, or a base of that size, could judge
+        return None  # reported; only an older PEFT, or a base of that size, could confirm it
     if theirs.error:
         return None if _is_no_merge(theirs, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
     is_told_idle = any(code in said for code in UNTRAINED)
@@ -230,7 +233,7 @@ def says_the_value_is_odd(ours: ByUs) -> bool:
 
 
 def _is_no_merge(theirs: ByPeft, ours: ByUs) -> bool:
-    """Whether PEFT serves it and only does not merge it, as we say too."""
+    """Whether PEFT serves the adapter but does not merge it, as we report too."""
     is_told = "merg" in theirs.error or "not support" in theirs.error
     # Its merge may fail on a module without tensors, which does nothing: ours leaves that weight alone.
     is_idle = any(told.startswith("layers_uncovered") for told in ours.told)

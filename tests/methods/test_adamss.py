@@ -1,6 +1,4 @@
-"""AdaMSS: the rows that it changes follow from the base, so it is merged only where the same rows
-are found.
-"""
+"""AdaMSS: the rows that it changes follow from the base, so it is merged only if the same rows are found."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from .on_base import LINEAR, Pair, pair_of  # noqa: E402  (needs torch and PEFT)
 
 
 def trained(folder: Path, dtype: Any = torch.float32, **fields: Any) -> Pair:
-    """PEFT itself needs scikit-learn to make one."""
+    """A trained adapter; PEFT itself needs scikit-learn to make one."""
     pytest.importorskip("sklearn")
     config = peft.AdamssConfig(target_modules=LINEAR, **{"r": 8, "num_subspaces": 3, **fields})
     return Pair(folder, "llama", config, dtype)
@@ -76,7 +74,7 @@ def test_a_config_that_is_not_the_trained_one_is_refused(
 def test_without_scikit_learn_an_adamss_is_described_but_not_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written by the names and shapes of PEFT's, which could not make one either."""
+    """The file is written with PEFT's names and shapes, since PEFT could not make one either."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
     pair = pair_of(tmp_path, "beft")
     shapes = {"A.0": (2, 6), "B.0": (20, 2), "A.1": (2, 6), "B.1": (12, 2), "newB": (6, 33)}

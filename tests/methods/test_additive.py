@@ -24,7 +24,7 @@ from .within_rounding import is_pefts_merge  # noqa: E402  (needs torch)
 
 PLAIN = [name for name in CASES if not name.endswith("of conv1d")]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Conv1D differs by which way round it lies: one dtype is enough.
+# Conv1D differs only in orientation: one dtype is enough.
 MERGES = [(name, "fp32") for name in PLAIN] + [(name, "bf16") for name in CASES]
 
 # An AdaLoRA's rank_pattern names parameters; PEFT 0.21 warns on loading that it does not understand them.
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys:
 
 @pytest.fixture(scope="module")
 def shared_pair(tmp_path_factory: pytest.TempPathFactory) -> GetPair:
-    """Pairs that tests only read; each is made once."""
+    """Pairs that tests only read, so that each is made once."""
     return functools.cache(
         lambda name, dtype=torch.float32: pair_of(tmp_path_factory.mktemp("pair"), name, dtype)
     )
@@ -52,7 +52,7 @@ def test_a_merge_equals_pefts(shared_pair: GetPair, name: str, dtype: str) -> No
         assert is_pefts_merge(name, tensor, expected[key], before[key]), key
 
 
-# Per case: the ranks, and (inputs, outputs) by module as far as the tensors tell them (0: they do not).
+# For each case: the ranks, and (inputs, outputs) by module as far as the tensors show them (0: they do not).
 SPECS: dict[str, tuple[tuple[int, ...], dict[str, tuple[int, int]]]] = {
     "adalora pruned": ((2, 4), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
     "adalora of kernels": ((4,), {"conv": (72, 12), "one": (12, 8), "linear": (8, 16)}),
@@ -177,7 +177,7 @@ def test_an_adalora_without_a_positive_alpha_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_embedding_tied_to_a_head_is_changed_alone(tmp_path: Path) -> None:
-    """As the live adapter does; PEFT's merge changes the head with it."""
+    """The live adapter changes only the embedding; PEFT's merge also changes the head."""
     config = peft.TinyLoraConfig(r=2, u=8, target_modules=["embed_tokens"])
     pair = Pair(tmp_path, "tied", config)
 

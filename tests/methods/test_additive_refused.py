@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 from .additive import pair_of  # noqa: E402  (needs torch and PEFT)
 from .on_base import Pair  # noqa: E402  (needs torch and PEFT)
 
-# One tensor of each without which a module, or all of them, is nothing.
+# One tensor of each method without which a module, or the whole file, has no meaning.
 NEEDED = {
     "adalora": "q_proj.lora_E",
     "loha": "q_proj.hada_w2_b",
@@ -40,7 +40,7 @@ NEEDED = {
     "supertuning": "q_proj.supertuning_indices",
     "supertuning with lora": "q_proj.supertuning_lora_B.weight",
 }
-# The case that each of the above breaks, where it has another name.
+# The case that each of the above breaks, if its name differs.
 CASE_OF = {"vera of projections": "vera", "randlora of bases": "randlora", "unilora of numbers": "unilora"}
 
 
@@ -49,7 +49,7 @@ def first(tensors: dict[str, Any], end: str) -> str:
 
 
 def assert_refused(pair: Pair, error: type[AdaptryError] = CheckFailed, match: str | None = None) -> None:
-    """A merge raises and leaves nothing behind."""
+    """Asserts that a merge raises an error and leaves nothing behind."""
     with pytest.raises(error, match=match):
         pair.merged()
     assert not (pair.adapter.parent / "merged").exists()
@@ -85,7 +85,7 @@ def test_a_transposed_tensor_is_reported_and_never_merged(tmp_path: Path, name: 
     assert_refused(pair)
 
 
-# What says in the config how large a tensor is, and another value for it.
+# The config field that determines the size of a tensor, and another value for it.
 NUMBERS = {
     "adalora": ("init_r", 2), "loha": ("r", 7), "lokr": ("r", 7), "vera": ("r", 12), "pvera": ("r", 12),
     "vblora": ("r", 6), "vblora of choices": ("topk", 4), "randlora": ("r", 10),

@@ -35,7 +35,7 @@ ADDITIVE = [
     for name, method in METHODS.items()
     if method.weight
     and not method.needs_base
-    and name in VARIANTS.keys() - {"bone"}  # which PEFT makes no more
+    and name in VARIANTS.keys() - {"bone"}  # PEFT no longer makes these
 ]
 NEAR = 2e-5
 """A few roundings of numbers of size 1 in float32, and what an FFT leaves."""
@@ -62,7 +62,7 @@ class Layer:
     live: Any
 
     def merged(self, weight: float, base: Path | None = None) -> Path:
-        """A new base with the adapter in it, `weight` times."""
+        """A new base with the adapter merged with this `weight`."""
         base, target = base or self.folder / "base", self.folder / f"merged-{next(_names)}"
         recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter", weight=weight),))
         merge(
@@ -95,7 +95,7 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     live.save_pretrained(folder / "adapter")
     written = (
         folder / "adapter" / "adapter_config.json"
-    )  # it names this test as the library to import, and is refused
+    )  # it names this test's module as the library to import, which is refused
     written.write_text(json.dumps({**json.loads(written.read_text()), "auto_mapping": None}))
     return Layer(folder, open_dir(folder / "adapter"), live.eval())
 
@@ -105,7 +105,7 @@ def weight_of(folder: Path) -> torch.Tensor:
 
 
 def outputs_of(folder: Path, x: torch.Tensor) -> torch.Tensor:
-    """What the layer stored in `folder` makes of `x`."""
+    """The output of the layer stored in `folder` for `x`."""
     model = OneLinear()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():

@@ -16,7 +16,7 @@ IN_A_BATCH = 50
 
 
 def wrong_in_batch(batch: int, folder: Path, corpus: Path) -> list[str]:
-    """What is wrong in one batch of cases, each in a line that says how to make it again."""
+    """The errors in one batch of cases, each in a line that states how to reproduce it."""
     seeds = range(batch * IN_A_BATCH, (batch + 1) * IN_A_BATCH)
     return [str(one) for one in judge(seeds, folder, corpus) if one.wrong]
 

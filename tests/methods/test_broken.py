@@ -80,8 +80,8 @@ BREAKS: dict[str, Break] = {
 
 
 def _last(tensors: Tensors) -> str:
-    """What is broken: the last tensor of a module that is no vector; of the whole file where no module has
-    any.
+    """The tensor to break: the last tensor of a module that is not a vector, or of the whole file if no
+    module has one.
     """
     names = sorted(tensors)
     own = [name for name in names if name.startswith(PREFIX)] or names
@@ -94,7 +94,7 @@ def _broken_cases() -> Iterator[Any]:
             without = set() if variant.fields.get("r") else {"wrong_rank"}
             if (
                 not (method.shared and method.key_patterns) or name == "shadow"
-            ):  # whose network's tensors no config tells
+            ):  # no config describes the tensors of its network
                 without.add("shared_missing")
             for breaking in sorted(BREAKS.keys() - without):
                 case = Case(name, variant, variant.families[0], "fp32")
@@ -103,7 +103,7 @@ def _broken_cases() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the whole adapters are made, once each."""
+    """The folder in which each intact adapter is made once."""
     return tmp_path_factory.mktemp("corpus")
 
 
@@ -148,7 +148,7 @@ def _made(case: Case, folder: Path) -> Made:
 
 
 def _broken(adapter: Path, target: Path, breaking: Break) -> Path:
-    """A copy of an adapter, broken."""
+    """A broken copy of an adapter."""
     target.mkdir()
     tensors = load_file(adapter / "adapter_model.safetensors")
     config = json.loads((adapter / "adapter_config.json").read_text())

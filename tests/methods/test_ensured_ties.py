@@ -108,7 +108,9 @@ def test_a_merge_answers_like_the_live_adapter(
 @pytest.mark.parametrize("added", [0, 2])
 @pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
 def test_peft_saves_the_side_that_it_tied_too(saved: str, added: int, tmp_path: Path) -> None:
-    """After a resize of the vocabulary it also saves the wrappers of both, which it does not read back."""
+    """After the vocabulary was resized, PEFT also saves the wrappers of both sides, which it does not read
+    back.
+    """
     family = Family(_llama, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
     base = family.save(tmp_path / "base", torch.float32)
     model = family.load(base)
@@ -142,7 +144,9 @@ def test_peft_saves_the_side_that_it_tied_too(saved: str, added: int, tmp_path: 
 def test_a_head_with_a_name_of_its_own_is_tied_like_in_the_live_adapter(
     fields: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    """Whisper's `proj_out`. PEFT's own merge changes an embedding and a head that share a weight twice."""
+    """An example is Whisper's `proj_out`. If an embedding and a head share a weight, PEFT's own merge changes
+    it twice.
+    """
     kind = transformers.WhisperForConditionalGeneration
     family = Family(_whisper, kind, None, [])
     base = family.save(tmp_path / "base", torch.float32)

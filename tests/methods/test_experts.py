@@ -150,7 +150,7 @@ def test_patterns_do_not_match_mixtrals_router_which_peft_adapts_as_a_parameter(
 @pytest.mark.parametrize(
     ("kept", "is_blocked"),
     [
-        (r"experts\.1\.", True),  # it would come first
+        (r"experts\.1\.", True),  # it would match first
         (r"experts\.0\.", False),
         (r"experts\.1\..*lora_B", True),
         (r"up_proj|w3", False),
@@ -235,7 +235,7 @@ def test_experts_of_a_module_that_the_model_lacks_are_blocked(
 
 
 def test_a_merge_of_completely_saved_experts_is_left_to_peft(bases: dict[str, Path], tmp_path: Path) -> None:
-    """They are one parameter in memory, and one tensor for each expert on disk."""
+    """They are one parameter in memory, but a tensor for each expert on disk."""
     family = FAMILIES["qwen3_moe"]
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["experts"], task_type="CAUSAL_LM")
     trained = peft.get_peft_model(family.load(bases["qwen3_moe"]), config)

@@ -66,7 +66,7 @@ def _base(name: str, folder: Path, is_bare: bool = False) -> tuple[Family, Path]
 def _adapter(
     family: Family, base: Path, config: peft.PeftConfig, folder: Path, states_class: bool = False
 ) -> Path:
-    """An adapter that PEFT saved from the family's class, which its config states or not."""
+    """An adapter that PEFT saved from the family's class; its config may state the class."""
     torch.manual_seed(1)
     with warnings.catch_warnings(action="ignore"):
         trained = peft.get_peft_model(family.load(base), config)
@@ -139,7 +139,7 @@ def test_names_and_classes_of_less_common_families_are_known(name: str, auto: An
 
 
 def _answers(family: Family, base: Path, adapter: Path) -> bool:
-    """Whether the model answers with the adapter: PEFT's layer takes a router's result for a tensor."""
+    """Whether the model runs with the adapter: PEFT's layer assumes that a router returns a tensor."""
     model = peft.PeftModel.from_pretrained(family.load(base), adapter)
     try:
         model(torch.arange(8)[None])

@@ -27,7 +27,7 @@ INSIDE = re.compile(r"\.((?:adamss|glora|ln_tuning|osf|psoft|trainable|lokr|p?ve
     "method",
     [
         *("adamss", "glora", "ln_tuning", "lokr", "osf", "psoft", "trainable_tokens"),
-        *("pvera", "randlora", "vera"),  # whose matrices are shared by all modules
+        *("pvera", "randlora", "vera"),  # its matrices are shared by all modules
     ],
 )
 def test_names_with_the_adapters_are_read_as_peft_reads_them(

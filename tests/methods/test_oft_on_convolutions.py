@@ -22,7 +22,7 @@ from .lora_merging import differing, merged
 
 
 class Convolutions(torch.nn.Module):
-    """Never run as a whole: its layers are what is merged."""
+    """A model that is never run as a whole: only its layers are merged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def oft(base: Path, folder: Path, target: str) -> Path:
 
 
 def is_its_merge(base: Path, adapter: Path, layer: str, inputs: torch.Tensor) -> bool:
-    """Whether PEFT's live adapter and its merge answer alike."""
+    """Whether PEFT's live adapter and its merge give the same output."""
     live = peft.PeftModel.from_pretrained(load(base), adapter).eval()
     with torch.no_grad():
         before = live.base_model.model.net[layer](inputs)

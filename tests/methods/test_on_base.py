@@ -82,7 +82,7 @@ def test_the_projections_of_frod_are_shared_by_kind(tmp_path: Path) -> None:
 
 
 def test_boft_of_two_butterfly_factors_is_the_product_of_pefts_permutations(tmp_path: Path) -> None:
-    """PEFT itself has more than one factor with its CUDA extension only."""
+    """PEFT itself supports more than one factor only with its CUDA extension."""
     butterfly = peft.tuners.boft.layer.Linear
     pair = pair_of(tmp_path, "boft")
     pair.configure(boft_n_butterfly_factor=2)

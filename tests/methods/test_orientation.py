@@ -88,7 +88,7 @@ def family_of(layers: Sequence[Layer]) -> Family:
     class Loaded(Unheard):
         @classmethod
         def from_pretrained(cls, folder: Path, **_: Any) -> Self:
-            """(`Any`: what transformers' own take.)"""
+            """(`Any`: the arguments of transformers' own method.)"""
             model = cls(layers)
             model.load_state_dict(load_file(folder / "model.safetensors"))
             return model
@@ -97,7 +97,7 @@ def family_of(layers: Sequence[Layer]) -> Family:
 
 
 def models(source: random.Random) -> Iterator[tuple[str, list[Layer]]]:
-    """A description, and the layers that the adapter changes and others that it may leave alone."""
+    """A description, the layers that the adapter changes, and others that it may leave unchanged."""
     names = source.sample(["alef", "bet", "gimel", "dalet", "he", "vav", "zayin"], 4)
     side, *others = source.sample(SIZES, 3)
     for kind in CLASSES:
@@ -126,7 +126,7 @@ def variants() -> Iterator[tuple[str, Variant]]:
 
 
 def save_adapter(family: Family, base: Path, method: str, variant: Variant, folder: Path) -> bool:
-    """False if PEFT does not make such an adapter."""
+    """Saves the adapter; returns False if PEFT cannot make it."""
     config = PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method.upper())]
     fields: Mapping[str, Any] = {**variant.fields, "target_modules": family.linear}
     with warnings.catch_warnings(action="ignore"):
@@ -147,7 +147,7 @@ def save_adapter(family: Family, base: Path, method: str, variant: Variant, fold
 
 
 def notes_of(base: Path, adapter: Path) -> str:
-    """What a merge says of it."""
+    """The notes of a merge of the adapter."""
     recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
     plan = plan_recipe(
         recipe, open_checkpoint(base), [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "it"))]

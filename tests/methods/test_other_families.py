@@ -1,4 +1,4 @@
-"""LoRAs that PEFT made on families with names or classes of their own, merged as PEFT merges them."""
+"""LoRAs that PEFT made on families with unusual names or classes, merged as PEFT merges them."""
 
 from __future__ import annotations
 

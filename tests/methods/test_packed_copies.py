@@ -1,5 +1,5 @@
-"""A check against a packed copy of a base finds what a check against the base finds, for adapters of many
-methods and families, right and broken ones.
+"""A check against a packed copy of a base finds what a check against the base finds, for intact and broken
+adapters of many methods and families.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OF_QUANTISED = {"base_quantised", "quantised_refused", "lost_in_merge"}
 
 
 def is_packed(name: str) -> bool:
-    """Whether quantisers pack a matrix; they leave embeddings, heads and routers."""
+    """Whether quantisers pack the matrix; they leave embeddings, heads and routers unpacked."""
     return name.endswith(".weight") and not any(part in name for part in _UNPACKED)
 
 

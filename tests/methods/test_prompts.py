@@ -89,7 +89,7 @@ ALL = {**PROMPTS, **BESIDE}
 
 
 def made(kind: str, folder: Path) -> tuple[Path, Path]:
-    """The base and the adapter that PEFT saves, the adapter's weights random."""
+    """The base, and the adapter that PEFT saves, with random weights."""
     model, config = ALL[kind]
     torch.manual_seed(0)
     live = model()
@@ -184,7 +184,7 @@ def test_merging_is_refused_with_a_reason_and_a_remedy(kind: str, tmp_path: Path
     assert not (tmp_path / "merged").exists()
 
 
-# PEFT hands a prefix over by the name that transformers is about to drop.
+# PEFT passes a prefix by an argument's name that transformers is about to drop.
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", ["prompt", "p-tuning", "cpt", "prefix", "cartridge"])
 def test_a_pulled_prompt_answers_as_before(kind: str, tmp_path: Path) -> None:

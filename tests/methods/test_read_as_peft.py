@@ -155,7 +155,7 @@ def of_layers_by_another_alternative(files: Files) -> None:
     files.config |= {
         "layers_to_transform": [0, 1],
         "layers_pattern": "layers|h",
-    }  # no number behind the first
+    }  # no number after the first match
 
 
 def without_patterns(files: Files) -> None:
@@ -288,7 +288,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern_with_a_flag, True),
         ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern_that_matches_nothing, False),
         ("trainable_tokens-plain-bert-fp32", with_a_bias_inside_a_module_that_it_does_not_adapt, True),
-        ("lora-plain-gpt2-fp32", listing_an_activation, False),  # which it does not have
+        ("lora-plain-gpt2-fp32", listing_an_activation, False),  # it does not have this
         ("lora-plain-bert-fp32", listing_a_dropout_by_a_pattern, True),
         ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),
         ("lora-plain-llama-fp32", targeting_a_weight_of_its_modules, True),

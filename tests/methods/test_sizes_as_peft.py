@@ -1,4 +1,6 @@
-"""Sizes and scales that only the config gives, per module or for all, are those that PEFT derives from it."""
+"""Sizes and scales that only the config determines, for each module or for all, equal those that PEFT derives
+from it.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ def test_the_second_factor_of_a_hira_of_a_kernel_has_a_kernel_of_ones(
         ("osf-plain-llama-fp32", {"rank_pattern": {"k_proj": 0.5}}, True),
         ("osf-plain-llama-fp32", {"effective_rank": None, "rank_pattern": {"proj": 4}}, False),
         ("oft-plain-llama-fp32", {"oft_block_size": 4}, True),
-        ("oft-plain-llama-fp32", {"oft_block_size": 9}, False),  # the nearest that divides 32 and 48 is 8
+        ("oft-plain-llama-fp32", {"oft_block_size": 9}, False),  # the nearest divisor of 32 and 48 is 8
         ("oft-conv-resnet-fp32", {"r": 3}, True),
         ("fourierft-plain-llama-fp32", {"n_frequency_pattern": {"q_proj": 7}}, True),
         ("fourierft-plain-llama-fp32", _TWENTY, False),

@@ -28,7 +28,7 @@ HEAD = f"{PREFIX}classifier"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A LoRA with biases of a classifier, whose file has PEFT's own copies of the head's bias too."""
+    """A LoRA with biases of a classifier, whose file also has PEFT's own copies of the head's bias."""
     (case,) = (one for one in cases(dtypes=["fp32"]) if str(one) == "lora-bias-bert-fp32")
     return make(case, tmp_path_factory.mktemp("corpus"))
 

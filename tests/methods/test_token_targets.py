@@ -1,4 +1,4 @@
-"""What PEFT does with each module that a config of TRAINABLE_TOKENS selects beside the embedding."""
+"""PEFT's treatment of each module that a TRAINABLE_TOKENS config selects in addition to the embedding."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_token_rows_of_any_module_are_judged_as_peft_does(
 def test_token_rows_of_a_tied_head_are_those_of_the_embedding(
     targets: list[str] | None, tmp_path: Path
 ) -> None:
-    """Those of a head alone are compared with the live adapter, since PEFT's merge changes both:
-    tests/merging/test_tied_heads.py.
+    """Rows of only a head are compared with the live adapter in tests/merging/test_tied_heads.py, since
+    PEFT's merge changes both.
     """
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 96}
     config = transformers.LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=True)

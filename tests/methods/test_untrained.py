@@ -1,7 +1,7 @@
-"""Adapters that change nothing are found: PEFT is asked which ones those are, for every method.
+"""Adapters that change nothing are found; for every method, PEFT shows which ones they are.
 
 An adapter that was saved before the first step of training loads everywhere, and the model answers as without
-it. What shows that differs between methods: a factor of zeros, multipliers of one, copies of the base's own
+it. The sign of this depends on the method: a factor of zeros, multipliers of one, or copies of the base's
 weights.
 """
 
@@ -207,13 +207,13 @@ def partly(seed: int) -> Callable[[Any], None]:
 
 
 def codes(made: Made) -> set[str]:
-    """What is found about the adapter's weights, where its base is known."""
+    """The findings about the adapter's weights, if its base is known."""
     base = fingerprint(open_checkpoint(made.base))
     return {found.code for found in check_weights(open_dir(made.adapter), base=base)}
 
 
 def codes_with_folder(made: Made) -> set[str]:
-    """What is found about the adapter's weights, where its base's folder is given."""
+    """The findings about the adapter's weights, if its base's folder is given."""
     base = fingerprint(open_checkpoint(made.base))
     adapter = open_dir(made.adapter)
     look = partial(find_unchanged, adapter, base, made.base)
@@ -221,8 +221,8 @@ def codes_with_folder(made: Made) -> set[str]:
 
 
 def is_without_effect(made: Made) -> bool:
-    """Whether PEFT's merge leaves every weight of the base as it is (`WITHIN_ROUNDING`: up to the last
-    bits of a float32); where PEFT does not merge, whether the model's answer is the same within rounding.
+    """Whether PEFT's merge leaves every weight of the base unchanged (`WITHIN_ROUNDING`: up to the last bits
+    of a float32); for methods that PEFT does not merge, whether the model's output is equal within rounding.
     """
     family = FAMILIES[made.case.family]
     before = family.load(made.base).eval()

@@ -1,4 +1,4 @@
-"""Keys of `rank_pattern` and `alpha_pattern` that match no module: those of which PEFT warns at load."""
+"""Keys of `rank_pattern` and `alpha_pattern` that match no module: PEFT warns about the same ones at load."""
 
 from __future__ import annotations
 

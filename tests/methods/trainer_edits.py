@@ -1,4 +1,6 @@
-"""Further random mutations, of what trainers, older versions of PEFT and mixed-up folders leave in files."""
+"""Further random mutations: errors that trainers, older versions of PEFT and mixed-up folders leave in
+files.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,7 @@ def leave_layers_out(source: random.Random, files: Files) -> str | None:
 
 
 def add_deeper_layers(source: random.Random, files: Files) -> str | None:
-    """As from a model of the same width with twice as many layers."""
+    """Adds layers, as from a model of the same width with twice as many layers."""
     found = {
         name: match for name in files.tensors if (match := _LAYER.search(name)) and match[2] in ("0", "1")
     }
@@ -77,7 +79,7 @@ def add_deeper_layers(source: random.Random, files: Files) -> str | None:
 
 
 def widen(source: random.Random, files: Files) -> str | None:
-    """As from a model of another width."""
+    """Widens tensors, as from a model of another width."""
     wide = {
         name: torch.cat([value, value], value.shape.index(max(value.shape)))
         for name, value in files.tensors.items()
@@ -88,7 +90,7 @@ def widen(source: random.Random, files: Files) -> str | None:
 
 
 def change_values(source: random.Random, files: Files) -> str | None:
-    """Factors that no training gives, or that a training that diverged gives."""
+    """Changes factors to values that no training produces, or only one that diverged."""
     value = source.choice([0.0, 0.0, float("nan"), float("inf"), 1e-40])
     end = source.choice(["lora_A.weight", "lora_B.weight", ""])
     names = [name for name in files.tensors if name.endswith(end)]
@@ -150,7 +152,9 @@ def mistype_patterns(source: random.Random, files: Files) -> str | None:
 
 
 def save_the_ends(source: random.Random, files: Files) -> str | None:
-    """Embeddings or heads in the file, of the base's size or with added tokens, as trainers save them."""
+    """Adds embeddings or heads to the file, of the base's size or with added tokens, as trainers save
+    them.
+    """
     tables = [
         name
         for name, value in files.base.items()
@@ -191,7 +195,7 @@ def ask_for_another_task(source: random.Random, files: Files) -> str | None:
 
 
 def start_from_the_base(source: random.Random, files: Files) -> str | None:
-    """Initialisations that change the base, without the factors before training."""
+    """Sets an initialisation that changes the base, without the factors from before training."""
     if "init_lora_weights" not in files.config:
         return None
     files.config["init_lora_weights"] = source.choice(
@@ -208,7 +212,7 @@ def train_with_dropout(source: random.Random, files: Files) -> str | None:
 
 
 def mix_two_runs(source: random.Random, files: Files) -> str | None:
-    """Factors of another rank in the file, or in half of it, than the config has."""
+    """Changes the rank of factors in the file, or in half of it, so that it differs from the config's."""
     names = [name for name in files.tensors if name.endswith((".lora_A.weight", ".lora_B.weight"))]
     half = source.random() < 0.5
     done = 0

@@ -1,4 +1,4 @@
-"""Further random mutations, of what users edit in a config or a conversion script gets wrong."""
+"""Further random mutations: users' edits of a config, and errors of conversion scripts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def name_as_in_a_state_dict(source: random.Random, files: Files) -> str | None:
 
 
 def save_shards_as_empty(source: random.Random, files: Files) -> str | None:
-    """As ZeRO-3 leaves parameters that nobody gathered: without elements."""
+    """Empties parameters, as ZeRO-3 leaves those that were not gathered."""
     names = list(files.tensors)
     if source.random() < 0.5:
         names = source.sample(names, source.randint(1, len(names)))
@@ -98,7 +98,7 @@ def save_shards_as_empty(source: random.Random, files: Files) -> str | None:
 
 
 def flatten(source: random.Random, files: Files) -> str | None:
-    """As FSDP keeps parameters while it trains."""
+    """Flattens parameters, as FSDP keeps them during training."""
     names = [name for name, value in files.tensors.items() if value.dim() > 1]
     if names and source.random() < 0.5:
         names = source.sample(names, source.randint(1, len(names)))
@@ -108,7 +108,7 @@ def flatten(source: random.Random, files: Files) -> str | None:
 
 
 def save_twice(source: random.Random, files: Files) -> str | None:
-    """Under a second name, with other values."""
+    """Saves a tensor under a second name, with other values."""
     wrapper = source.choice(["module.", "_orig_mod.", "", "base_model.model.", "model."])
     names = list(files.tensors)
     if source.random() < 0.5:

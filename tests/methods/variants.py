@@ -19,8 +19,8 @@ _DECODERS = ("llama", "gpt2", "qwen2_moe", "llava")
 
 @dataclass(frozen=True)
 class Variant:
-    """A config of a method. `targets`: which of a family's lists goes into `target_modules` (empty: none
-    does). (`Any`: PEFT's fields.)
+    """A config of a method. `targets`: the family's list that becomes `target_modules` (empty: none). (`Any`:
+    PEFT's fields.)
     """
 
     name: str
@@ -37,7 +37,7 @@ def _prompt(**fields: Any) -> tuple[Variant, ...]:
     return _plain(_DECODERS, "", num_virtual_tokens=5, **fields)
 
 
-# Small enough for the tiny models, and off the defaults where the merge reads a field.
+# Small enough for the tiny models, and different from the default in each field that the merge reads.
 VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     "lora": (
         Variant("plain", fields={"r": 4, "lora_alpha": 11}),

@@ -1,7 +1,7 @@
 """Tiny models of many architectures of transformers, made by one rule: the default config with small sizes.
 
-A model is named by its type (`mobilebert`). Its class is the first with a head in the order of `CLASSES`,
-since users adapt those.
+A model is named by its type (`mobilebert`). Its class is the first one with a head in the order of `CLASSES`,
+since users adapt such classes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def class_of(kind: str) -> Any:
 
 
 def save(kind: str, folder: Path) -> Path:
-    """The base in `folder`, made once."""
+    """Saves the base in `folder`, unless it exists."""
     if not (folder / "config.json").exists():
         _build(kind).save_pretrained(folder)
     return folder
@@ -124,7 +124,7 @@ def _build(kind: str) -> Any:
     with warnings.catch_warnings(action="ignore"):
         model = class_of(kind)(_made_again(config))
     with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms as trained ones: neither 0 nor 1
+        for parameter in model.parameters():  # biases and norms as if trained: neither 0 nor 1
             parameter += torch.randn(parameter.shape) * 0.05
     return model.eval()
 

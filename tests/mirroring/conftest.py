@@ -20,18 +20,18 @@ MakeLora = Callable[..., Adapter]
 
 @pytest.fixture
 def lora(tmp_path: Path) -> MakeLora:
-    """Adapters; those of different seeds differ."""
+    """Makes adapters; those of different seeds differ."""
     return lambda seed=1, **options: open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed, **options))
 
 
 @pytest.fixture
 def large(tmp_path: Path) -> MakeLora:
-    """Adapters of a few MiB, so that their weights travel in several chunks."""
+    """Makes adapters of a few MiB, so that their weights are sent in several chunks."""
 
     def make(seed: int) -> Adapter:
         made = tiny_lora(tmp_path / f"large-{seed}", seed=seed)
         module = "base_model.model.model.layers.0.self_attn.q_proj"
-        values = bytes([seed, *range(1, 64)]) * (2 << 13)  # no byte that makes a NaN
+        values = bytes([seed, *range(1, 64)]) * (2 << 13)  # no byte that would make a NaN
         tensors = {
             f"{module}.lora_A.weight": ("F32", (4, 1 << 16), values),
             f"{module}.lora_B.weight": ("F32", (1 << 16, 4), values),
@@ -44,7 +44,7 @@ def large(tmp_path: Path) -> MakeLora:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[LocalRegistry]:
-    """The registry that is followed, as it is seen on its machine."""
+    """The mirrored registry, as opened on its own machine."""
     opened = open_local(tmp_path / "source")
     yield opened
     opened.close()
@@ -52,7 +52,7 @@ def source(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[LocalRegistry]:
-    """The registry that follows, as it is seen on its machine."""
+    """The mirroring registry, as opened on its own machine."""
     opened = open_local(tmp_path / "target")
     yield opened
     opened.close()
@@ -62,7 +62,7 @@ def target(tmp_path: Path) -> Iterator[LocalRegistry]:
 def pair(
     request: pytest.FixtureRequest, source: LocalRegistry, target: LocalRegistry
 ) -> tuple[Registry, Registry]:
-    """Both as a mirror sees them: in folders; in the long run also as servers."""
+    """Both as a mirror opens them: in folders, and in slow tests also as servers."""
     if request.param == "http":
         served: tuple[Registry, Registry] = request.getfixturevalue("served")
         return served

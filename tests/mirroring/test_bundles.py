@@ -53,7 +53,7 @@ ONE_TRY = RetryPolicy(tries=1)
 
 @pytest.fixture
 def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegistry:
-    """Two versions of one adapter on a stored base, with something said of them."""
+    """Two versions of one adapter on a stored base, with metadata."""
     register_base(source, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
     push(source, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}))
     push(source, lora(2), TONE, options=PushOptions(alias="prod"))
@@ -190,7 +190,7 @@ def test_interrupted_loading_resumes(
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A sound bundle's bytes."""
+    """The bytes of a valid bundle."""
     folder = tmp_path_factory.mktemp("sound")
     with closing(open_local(folder / "registry")) as registry:
         register_base(
@@ -202,7 +202,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "sound.bundle").read_bytes()
 
 
-# Hostile bundles: each is a change to the bytes of a sound one.
+# Hostile bundles: each is a change to the bytes of a valid one.
 
 Change = Callable[[bytes], bytes]
 
@@ -253,7 +253,7 @@ def fewer(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
 
 
 def reindexed(change: Callable[[dict[str, object]], object]) -> Change:
-    """With another index, and everything else as it was."""
+    """The bundle with a different index, and otherwise unchanged."""
 
     def edit(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         document = strictjson.loads(members[0][1], strictjson.JsonLimits(1 << 20), "it")
@@ -391,7 +391,7 @@ def huge_lora(folder: Path) -> Path:
     """An adapter of 64 MiB."""
     made = tiny_lora(folder)
     module = "base_model.model.model.layers.0.self_attn.q_proj"
-    values = bytes(range(64)) * (1 << 19)  # no byte that makes a NaN
+    values = bytes(range(64)) * (1 << 19)  # no byte that would make a NaN
     tensors = {
         f"{module}.lora_A.weight": ("F32", (4, 1 << 21), values),
         f"{module}.lora_B.weight": ("F32", (1 << 21, 4), values),

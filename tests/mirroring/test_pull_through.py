@@ -253,7 +253,7 @@ def test_a_local_name_is_never_looked_up_upstream(
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
-    """A server, and one in front of it which lets strangers read what is public."""
+    """A server, and one in front of it that lets everyone read public adapters."""
     with running_server(ServerSettings(data=tmp_path / "origin")) as origin:
         front = ServerSettings(
             data=tmp_path / "front",
@@ -283,7 +283,7 @@ def test_over_http_only_a_holder_of_the_namespace_gets_upstream_versions(
     with pytest.raises(NotFound):
         front.registry().versions.get(
             Ref.parse("other/voice@1")
-        )  # the token for the origin holds nothing there
+        )  # the token for the origin has no rights there
 
 
 def test_a_deleted_local_name_is_not_fetched_from_the_upstream(

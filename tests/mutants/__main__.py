@@ -5,9 +5,9 @@
     python -m tests.mutants --folder FOLDER --write tests/mutants/seed-15.md
 
 The same seed draws the same mutants from the same product. They and their verdicts are kept in FOLDER, so
-that a run that was stopped continues where it was. Each is tried in a copy of the tree: first with the quick
-tests that `--record` saw running its line, then with the test files that share most words with it. Needs
-coverage (`pip install coverage`).
+that a stopped run can continue. Each is tried in a copy of the tree: first with the quick tests that
+`--record` saw running its line, then with the test files that share most words with it. Needs coverage (`pip
+install coverage`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def try_mutants(folder: Path, mutants: list[Mutant], part: int, parts: int, file
 
 
 def verdicts(folder: Path) -> dict[int, dict[str, object]]:
-    """By the numbers of the mutants."""
+    """The verdicts, by the numbers of the mutants."""
     lines = "".join(path.read_text() for path in folder.glob("verdicts-*.jsonl")).splitlines()
     return {each["number"]: each for each in map(json.loads, lines)}
 

@@ -373,7 +373,7 @@ def main() -> int:
 def try_faults(faults: Sequence[AccessFault], folder: Path) -> int:
     """Tries each of the faults in a copy of the tree in `folder`; returns the program's exit code."""
     python, tree = copy_tree(folder), folder / "tree"
-    # The trials write no bytecode, and each would compile everything again.
+    # Trials write no bytecode, so without this each would compile everything again.
     subprocess.run([python, "-m", "compileall", "-q", tree], check=True)
     if failed := failing(python, tree, sorted({fault.test for fault in faults})):
         print("fail without any fault:", *failed, sep="\n  ")
@@ -384,7 +384,7 @@ def try_faults(faults: Sequence[AccessFault], folder: Path) -> int:
 
 
 def is_caught(python: Path, tree: Path, fault: AccessFault) -> bool:
-    """Puts the fault in, runs its test, and takes it out."""
+    """Inserts the fault, runs its test, and removes the fault."""
     path = tree / fault.file
     source = path.read_text()
     path.write_text(source.replace(fault.before, fault.after, 1))

@@ -61,7 +61,7 @@ class _Recorder:
 
 
 class CoveringTests:
-    """What `record` kept, of all parts."""
+    """The data that `record` stored, from all parts."""
 
     def __init__(self, folder: Path) -> None:
         self._data = [coverage.CoverageData(str(path)) for path in sorted(folder.glob("coverage-*.sqlite"))]
@@ -72,7 +72,7 @@ class CoveringTests:
             self._seconds |= json.loads(path.read_text())
 
     def of(self, file: str, line: int) -> list[str]:
-        """The quickest first, and one case of each test before the second case of any."""
+        """The covering tests, quickest first, with one case of each test before a second case of any."""
         tests = {test for data in self._data for test in self._contexts(data, file).get(line, []) if test}
         seen: Counter[str] = Counter()
         order: list[tuple[int, float, str]] = []

@@ -24,14 +24,14 @@ class Mutant:
 
 
 def kept_mutants(file: Path, root: Path, seed: int, count: int) -> list[Mutant]:
-    """Those in the file; drawn and written there at first."""
+    """The mutants in the file, which are drawn and written to it the first time."""
     if not file.exists():
         file.write_text(json.dumps([asdict(mutant) for mutant in draw(root, seed, count)], indent=1))
     return [Mutant(**{**each, "change": Change(**each["change"])}) for each in json.loads(file.read_text())]
 
 
 def draw(root: Path, seed: int, count: int) -> list[Mutant]:
-    """So many, on different lines; fewer only where there are fewer lines to change."""
+    """Draws this many mutants on different lines; fewer only if there are fewer lines to change."""
     lines: dict[tuple[str, int], list[Change]] = defaultdict(list)
     for file in product_files(root):
         for change in changes((root / file).read_bytes()):

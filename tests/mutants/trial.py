@@ -84,7 +84,7 @@ class Laboratory:
         return self._sound[test]
 
     def _write(self, path: Path, data: bytes) -> None:
-        """With a time that no compiled file of it has."""
+        """Writes the file with a time that differs from that of any compiled version of it."""
         self._times += 1
         path.write_bytes(data)
         os.utime(path, (self._times, self._times))
@@ -116,14 +116,14 @@ class Laboratory:
                 return Outcome("caught", "(hangs)", 0)
             time.sleep(0.2)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # what the tests left
+            os.killpg(child, signal.SIGKILL)  # files that the tests left
         if not report.exists():
             return Outcome("caught", "(the interpreter ends)", 0)
         return Outcome(*json.loads(report.read_text()))
 
 
 class _Watcher:
-    """A plugin that stops the run, and knows what happened."""
+    """A plugin that stops the run, and records the outcome."""
 
     def __init__(self, without: list[str]) -> None:
         self._without = without

@@ -35,7 +35,7 @@ needed = pytest.mark.skipif(
 
 @contextmanager
 def running(folder: Path, auth: str = "") -> Iterator[str]:
-    """Its address. `auth`: a line of its config."""
+    """Runs the registry; yields its address. `auth`: a line of its config."""
     config = folder / "config.yml"
     config.write_text(_CONFIG.format(folder=folder, auth=auth))
     with (folder / "log").open("wb") as log:

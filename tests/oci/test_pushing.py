@@ -145,8 +145,8 @@ def test_an_existing_base_is_the_subject(server: str, tmp_path: Path) -> None:
 
 
 class _NotesSubjects(BaseHTTPRequestHandler):
-    """Docker's registry behind something that answers as one with a referrers API does (distribution 1.1,
-    §Pushing Manifests with Subject): it has none, and no registry that has was to be had.
+    """Docker's registry behind a proxy that answers like a registry with a referrers API (distribution 1.1,
+    §Pushing Manifests with Subject). It has no such API itself, and no registry that has one was available.
     """
 
     behind = ""
@@ -169,11 +169,11 @@ class _NotesSubjects(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass  # noqa: N815  # the library's names
 
     def log_message(self, *words: object) -> None:
-        """Nothing."""
+        """Writes no log."""
 
 
 class _WantsTokens(_NotesSubjects):
-    """The same behind a token server, as Docker Hub and GitHub have it (distribution's `auth/token`)."""
+    """The same behind a token server, as at Docker Hub and GitHub (distribution's `auth/token`)."""
 
     def _pass(self) -> None:
         if self.path.startswith("/token?"):

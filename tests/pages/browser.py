@@ -12,7 +12,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Browser:
-    """Keeps the session's cookie from answer to answer."""
+    """Keeps the session's cookie between requests."""
 
     def __init__(self, server: Server, token: str | None = "admin") -> None:
         self.server = server

@@ -34,7 +34,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def new_page(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A page with cookies of its own, closed after the block. (`Any`: Playwright's options of a context.)"""
+    """A page with its own cookies, closed after the block. (`Any`: Playwright's options of a context.)"""
     with browser.new_context(**options) as context:
         context.set_default_timeout(_TIMEOUT)
         yield context.new_page()
@@ -47,8 +47,8 @@ def wait_for_heading(page: Page, name: str) -> None:
 
 
 def serious_faults(page: Any) -> list[tuple[str, str]]:
-    """What axe-core finds on the page that is serious or critical, with the first place of each. (`Any`: a
-    Playwright page.)
+    """The serious and critical problems that axe-core finds on the page, with the first place of each.
+    (`Any`: a Playwright page.)
     """
     page.evaluate(AXE.read_text() + ";0")
     found = page.evaluate("axe.run().then(result => result.violations)")

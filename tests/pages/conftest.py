@@ -45,7 +45,7 @@ def _filled(folder: Path, catalog: str | None = None) -> Iterator[Server]:
 
 @pytest.fixture
 def start(tmp_path: Path, at_the_end: ExitStack) -> Iterator[Callable[..., Server]]:
-    """Starts servers of their own, which are empty."""
+    """Starts separate, empty servers."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Server:

@@ -113,8 +113,8 @@ def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
 
 
 def fill_settings(registry: Registry) -> None:
-    """People, service accounts, a policy, a webhook that is disabled, a publisher and limits:
-    what the settings of `acme` show. For an administrator's registry.
+    """People, service accounts, a policy, a webhook that is disabled, a publisher and limits, which the
+    settings of `acme` show. Requires an administrator's registry.
     """
     for name in ("mia", "tom", "lena"):
         registry.principals.create("user", name)
@@ -167,7 +167,7 @@ def _version(registry: Registry, name: AdapterName, number: int) -> VersionInfo:
 
 
 def _measure(registry: Registry, name: AdapterName, number: int, score: float) -> None:
-    """Evidence as an evaluation leaves it, and a training's values at its steps."""
+    """Adds evidence as from an evaluation, and a training run's values at its steps."""
     values = [
         EvidenceValue(task="support_qa", metric="acc", value=score, stderr=0.016, n=600, direction="higher"),
         EvidenceValue(

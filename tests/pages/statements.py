@@ -18,8 +18,8 @@ _TIMES = 5
 
 
 def statements_of(browser: Browser, address: str) -> list[str]:
-    """The statements of one more request for a page, after caches are filled. The server also sends others in
-    the background, such as to seal the audit log: the shortest of several lists has none of them.
+    """The statements of one more request for a page, after caches are filled. The server also runs statements
+    in the background, for example to seal the audit log; the shortest of several lists has none of these.
     """
     assert browser.get(address).status == 200
     return min((_record(browser, address) for _ in range(_TIMES)), key=len)

@@ -33,7 +33,7 @@ def test_filtered_entries_are_downloaded_as_csv(team: Server) -> None:
 
 
 def test_a_refused_sign_in_is_in_the_log(start: Callable[..., Server]) -> None:
-    server = start()  # of its own: a shared one may have recorded as many denials as it does in a minute
+    server = start()  # a separate server: a shared one may have recorded its maximum of denials per minute
     Browser(server, None).post("/-/sign-in", {"token": "adr_pat_wrong"})
     denied = "/-/activity?outcome=denied&format=json"
     until(

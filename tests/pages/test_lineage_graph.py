@@ -22,7 +22,7 @@ def boxes(graph: LineageGraph) -> dict[str, tuple[float, float]]:
 
 
 def ends(graph: LineageGraph) -> list[tuple[float, ...]]:
-    """Where each line begins and ends."""
+    """The ends of each line."""
     numbers = [[float(text) for text in re.findall(r"[\d.]+", edge.path)] for edge in graph.edges]
     return [(found[0], found[1], found[-2], found[-1]) for found in numbers]
 

@@ -153,7 +153,7 @@ def test_every_page_is_json_in_the_models_of_the_rest_interface_too(team: Server
         assert page["adapter"] == api
         assert page["shown"]["version"]["number"] == 4
     assert browser.get("/?q=name:support-tone&format=json").json["versions"]["items"]
-    assert team.call("GET", f"/{TONE}?format=json").json["adapter"] == api  # with a token, no session
+    assert team.call("GET", f"/{TONE}?format=json").json["adapter"] == api  # with a token, without a session
     missing = browser.get("/acme/none?format=json")
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/problem+json")
 
@@ -314,7 +314,7 @@ def test_the_headings_of_a_card_skip_no_level() -> None:
 
 @pytest.mark.slow
 def test_an_unfilled_model_card_is_folded(start: Callable[..., Server], tmp_path: Path) -> None:
-    """The Hub's template, which PEFT saves beside every adapter."""
+    """It is the Hub's template, which PEFT saves with every adapter."""
     card = pytest.importorskip("huggingface_hub").ModelCard.from_template(
         pytest.importorskip("huggingface_hub").ModelCardData(library_name="peft")
     )

@@ -44,7 +44,7 @@ def untouched(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Promo
 
 
 def approve(scene: PromotionScene, name: str, number: int) -> Browser:
-    """Somebody of the group gives their approval on the page."""
+    """A member of the group approves on the page."""
     browser = scene.person(name)
     scene.server.registry().principals.set_membership(scene.group, name, True)
     answer = browser.post(f"{scene.alias}/approve", scene.fields(number))
@@ -112,7 +112,7 @@ def test_an_override_needs_a_reason_and_a_right_and_is_recorded(
     nameless = olga.post(f"{scene.alias}/override", scene.fields(3, reason=" "))
     assert (nameless.status, scene.prod[0]) == (400, 1)
     assert "3 to 1024 characters" in nameless.body.decode()
-    reason = "<script>alert(1)</script> 測試 " + "ж" * 900  # long, and longer as forms encode it
+    reason = "<script>alert(1)</script> 測試 " + "ж" * 900  # long, and even longer in a form's encoding
     assert olga.post(f"{scene.alias}/override", scene.fields(3, reason=reason)).status == 303
     assert scene.prod[0] == 3
     move = olga.get(f"{scene.alias}?format=json").json["moves"][0]
@@ -133,7 +133,7 @@ def test_a_concurrent_move_is_shown_and_not_overwritten(scene: PromotionScene, a
     assert "has moved since you opened this page" in notice
     assert "bert" in notice
     assert "from version 1" in notice
-    assert f'value="{scene.prod[1]}"' in text  # the next attempt is from where it is now
+    assert f'value="{scene.prod[1]}"' in text  # the next attempt starts from its current version
     assert scene.server.registry().policies.approvals(scene.name, "prod") == ()
 
 

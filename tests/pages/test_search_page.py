@@ -55,7 +55,7 @@ def test_one_search_is_counted_at_a_time_and_others_get_the_newest_200(many: Loc
     counter, inside = FacetCounter(), []
 
     class Watched:
-        """The versions, which another request counts while the first is read."""
+        """The versions; another request counts the matches while the first result is read."""
 
         def search(self, q: str, cursor: str | None, limit: int) -> object:
             if not inside:

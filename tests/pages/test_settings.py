@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Server]) -> Serv
 
 @pytest.fixture
 def people(server: Server) -> Server:
-    """With the users mia, who owns acme, and tom, who may look at it."""
+    """A server with the users mia, who owns acme, and tom, who may read it."""
     registry = server.registry()
     for name, role in (("mia", "owner"), ("tom", "viewer")):
         registry.principals.create("user", name)
@@ -148,7 +148,7 @@ def _last_change(server: Server) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def shared(embedded_team: Server) -> Browser:
-    """For requests that change nothing."""
+    """A shared server, for requests that change nothing."""
     return Browser(embedded_team)
 
 
@@ -322,7 +322,7 @@ def test_a_confirmation_distinguishes_a_user_and_a_group_of_one_name(people: Ser
 
 
 def _sent(page: str) -> dict[str, str]:
-    """What the form of the page's dialog sends, of several values of a field the first."""
+    """The data that the form of the page's dialog sends; for several values of a field, the first."""
     dialog = page.partition("<dialog class")[2].partition("</dialog>")[0]
     found = re.findall(r'<(?:input|button)[^>]* name="([^"]+)" value="([^"]*)"', dialog)
     return dict(reversed(found))

@@ -1,4 +1,4 @@
-"""Text in other scripts than Latin, and emoji, as users write them in descriptions and reasons."""
+"""Text in scripts other than Latin, and emoji, as users write them in descriptions and reasons."""
 
 from __future__ import annotations
 

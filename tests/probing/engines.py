@@ -1,5 +1,5 @@
-"""Fake engines with the interfaces of vLLM, SGLang and llama.cpp that answer with PEFT, possibly with another
-adapter than the requested one.
+"""Fake engines with the interfaces of vLLM, SGLang and llama.cpp that answer with PEFT, possibly with an
+adapter other than the requested one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def llamacpp(odds: Callable[[str, bool], Odds], path: str, body: Mapping[str, An
 
 @contextlib.contextmanager
 def answering(kind: Answer, base: Path, adapter: Path | None) -> Iterator[str]:
-    """An engine of that kind at the address that is given, until the block ends."""
+    """Runs an engine of that kind until the block ends; yields its address."""
     words = AutoTokenizer.from_pretrained(base)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     changed = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

@@ -34,7 +34,7 @@ Told = Callable[[Base, Sequence[Path], Path], list[Any]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What it did: `refused` with its words, or with answers that are `apart` by so much from PEFT's."""
+    """The engine's result: `refused` with its message, or `apart`, the distance of its output from PEFT's."""
 
     refused: str | None = None
     apart: float = 0.0
@@ -57,7 +57,7 @@ class Both:
 
 
 def answers(environment: OtherEnvironment) -> Told:
-    """An engine that answers: it tells log-probabilities."""
+    """An engine that answers requests: it returns log-probabilities."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
         answers = ask(environment.command(base.folder, json.dumps(PROMPTS)), adapters)
@@ -68,7 +68,7 @@ def answers(environment: OtherEnvironment) -> Told:
 
 
 def readings(environment: OtherEnvironment) -> Told:
-    """A reader that has been given adapters: it tells what it would add to the base's weights."""
+    """A reader of adapters: it returns the updates that it would add to the base's weights."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
         found = ask(environment.command(base.folder, folder), adapters).found
@@ -126,7 +126,7 @@ def compared(
 
 
 class Agreement:
-    """What every engine that can be had is held to; a test class of one inherits it and gives `cases`."""
+    """The contract of every available engine: its test class inherits this and defines `cases`."""
 
     def test_the_verdict_equals_the_engines_behaviour(self, cases: dict[str, Both]) -> None:
         wrong = {

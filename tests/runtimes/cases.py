@@ -32,7 +32,7 @@ Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Base:
-    """The model in memory, and as a checkpoint folder with a tokenizer of one word a token."""
+    """The model in memory, and as a checkpoint folder with a tokenizer of one word per token."""
 
     model: PreTrainedModel
     folder: Path
@@ -44,9 +44,9 @@ class Base:
 
 @dataclass(frozen=True)
 class Case:
-    """`config`: of PEFT, over a plain LoRA of every linear layer. What PEFT saved is then changed: `fields`
-    of its config, `tensors` of its file. Where PEFT itself then drops something, `as_of` is the case that
-    says what was trained.
+    """`config`: fields of PEFT's config, which override a plain LoRA of every linear layer. The saved adapter
+    is then changed: `fields` of its config, `tensors` of its file. If PEFT itself then drops something,
+    `as_of` is the case that was trained.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def without(*parts: str) -> Change:
 
 
 def with_another(part: str) -> Change:
-    """One tensor more, beside the factors of a module of the first layer."""
+    """Adds a tensor next to the factors of a module of the first layer."""
     at = "base_model.model.model.layers.0.self_attn.o_proj."
     return lambda tensors: {**tensors, f"{at}{part}.weight": torch.ones(8, 8)}
 
@@ -180,7 +180,7 @@ def saved(model: PreTrainedModel, folder: Path, **fields: Any) -> Base:
 
 
 def made(base: Base, case: Case, folder: Path) -> Path:
-    """The case's adapter, as PEFT saves it and then changed."""
+    """The case's adapter, saved by PEFT and then changed."""
     torch.manual_seed(1)
     plain = {"r": 8, "lora_alpha": 8, "target_modules": ALL} if case.kind is LoraConfig else {}
     tuned = get_peft_model(copy.deepcopy(base.model), case.kind(**{**plain, **case.config}))
@@ -204,13 +204,13 @@ def saved_fields(folder: Path) -> dict[str, Any]:
 
 
 def trained_odds(base: Base, adapter: Path) -> torch.Tensor:
-    """The log-probabilities of every token that may follow each prompt, by PEFT."""
+    """PEFT's log-probabilities of every possible next token for each prompt."""
     return odds(PeftModel.from_pretrained(copy.deepcopy(base.model), str(adapter)).eval())
 
 
 @torch.no_grad()
 def odds_with(base: Base, updates: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The same where this is added to the base's weights."""
+    """The same, with this update added to the base's weights."""
     model = copy.deepcopy(base.model)
     weights = model.state_dict()
     for name, update in updates.items():

@@ -31,7 +31,9 @@ class Answers:
 
 
 def ask(command: Sequence[str | Path], adapters: Sequence[Path]) -> Answers:
-    """Runs the command with the adapters as its last arguments, as often as it ends before the last."""
+    """Runs the command with the adapters as its last arguments, again each time that it ends before the last
+    adapter.
+    """
     ready: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
     while not ready or len(found) < len(adapters):
@@ -48,7 +50,7 @@ def ask(command: Sequence[str | Path], adapters: Sequence[Path]) -> Answers:
 
 def _lines(command: Sequence[str | Path], log: Any) -> Iterator[dict[str, Any]]:
     """(`Any`: a binary file; JSON.)"""
-    # PYTHONPATH is ours, and theirs is another Python.
+    # PYTHONPATH is for our Python, and theirs is a different one.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
     assert process.stdout is not None
@@ -66,7 +68,7 @@ def _lines(command: Sequence[str | Path], log: Any) -> Iterator[dict[str, Any]]:
 
 
 def _end_of(log: Any) -> str:
-    """What was written last; the file's position is the process's."""
+    """The end of the output; the process shares the file's position."""
     size = os.fstat(log.fileno()).st_size
     return os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
 

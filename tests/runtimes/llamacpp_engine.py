@@ -1,8 +1,8 @@
 """llama.cpp: its own converter, and its server with what that writes, in a process for each adapter.
 
 `llamacpp_engine.py CONVERTER BASE GGUF PROMPTS ADAPTER…` (prompts: JSON, lists of token ids) prints for the
-base and each adapter, a line each, the log-probability of every token that may follow each prompt, or the
-error that the converter or the server ends with.
+base and each adapter, a line each, the log-probability of every possible next token for each prompt, or the
+error with which the converter or the server ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def answered(gguf: str, prompts: list[list[int]], file: Path | None) -> list[lis
 
 
 def apart(converter: str, base: str, gguf: str, prompts: list[list[int]], adapter: str) -> dict[str, Any]:
-    """The answer of a child, which either of the two may end. (`Any`: JSON.)"""
+    """The answer of a child process, which either of the two may crash. (`Any`: JSON.)"""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         child = os.fork()

@@ -1,7 +1,7 @@
 """Runs in LMDeploy's environment: its Llama with adapters loaded, on the CPU, and the resulting updates.
 
-`lmdeploy_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
-`OUT` with what is added to each weight of the base: factors and scale as LMDeploy's reader has them. The
+`lmdeploy_reader.py BASE OUT ADAPTER…` prints for each adapter the error with which it is refused, or the file
+in `OUT` with the update of each weight of the base: factors and scale as LMDeploy's reader has them. The
 product is ours, since its kernel needs a GPU.
 """
 
@@ -23,7 +23,7 @@ torch.use_deterministic_algorithms(True)  # so that unwritten memory is NaN, and
 
 
 def built(base: str) -> Any:
-    """The model with no weights but the adapters'."""
+    """The model, with no weights except the adapters'."""
     config = AutoConfig.from_pretrained(base)
     context = BuildModelContext()
     return build_model_from_hf_config(
@@ -32,7 +32,9 @@ def built(base: str) -> Any:
 
 
 def updates(model: Any) -> dict[str, torch.Tensor]:
-    """By the base's names on disk. The first adapter is none, so that the one that was read is the second."""
+    """The updates, by the base's names on disk. The first slot stands for no adapter, so the adapter is in
+    the second.
+    """
     found: dict[str, torch.Tensor] = {}
     for path, module in model.named_modules():
         for name, lora in (getattr(module, "lora_adapters", None) or {}).items():

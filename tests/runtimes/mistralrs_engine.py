@@ -1,8 +1,8 @@
 """Runs in mistral.rs's environment: the engine on the CPU, and its output with each adapter.
 
 `mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) prints for the base and each adapter, a line each,
-the log-probability of every token that may follow each prompt, or the error it is refused with. Adapters come
-and go as they do over its HTTP routes.
+the log-probability of every token that may follow each prompt, or the error with which it is refused.
+Adapters come and go as they do over its HTTP routes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mistralrs import (
 
 
 def odds(runner: Runner, prompt: str, words: int, adapter: str | None) -> list[float]:
-    """By token."""
+    """The log-probabilities, by token."""
     asked = ChatCompletionRequest(
         messages=prompt, model="default", max_tokens=1, temperature=0.0, logprobs=True, top_logprobs=words,
         adapter=adapter,

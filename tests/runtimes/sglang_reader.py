@@ -2,8 +2,8 @@
 would get.
 
 `sglang_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
-`OUT` with what SGLang adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but
-what needs a GPU: pinned memory, and the positions, which no weight has.
+`OUT` with what SGLang adds to each weight of the base, by its own arithmetic. Only parts that need a GPU are
+replaced: pinned memory, and positions, on which no weight depends.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FAILURES = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, V
 
 
 def started(base: str, folder: str) -> LoRAManager:
-    """As a server that is started with `--max-lora-rank 16 --lora-target-modules all`."""
+    """The manager of a server that is started with `--max-lora-rank 16 --lora-target-modules all`."""
     said = ServerArgs(
         model_path=base, device="cpu", dtype="float32", enable_lora=True, max_lora_rank=16,
         lora_target_modules=["all"], lora_backend="torch_native", attention_backend="torch_native",
@@ -66,7 +66,7 @@ def started(base: str, folder: str) -> LoRAManager:
 
 
 def asked(manager: LoRAManager, lora: str, tokens: int) -> None:
-    """What the manager does before a request with the adapter is computed."""
+    """The manager's work before a request with the adapter is computed."""
     manager.fetch_new_loras({lora})
     batch = SimpleNamespace(
         lora_ids=[lora], batch_size=1, forward_mode=ForwardMode.EXTEND, extend_num_tokens=tokens,
@@ -106,7 +106,7 @@ def told(manager: LoRAManager, adapter: str, out: Path) -> dict[str, str]:
         return {"refused": loaded.error_message or "no error message", "when": "load"}
     try:
         safetensors.torch.save_file(updates(manager, ref.lora_id), out)
-    except FAILURES as error:  # in the loop of the scheduler, which catches none of them
+    except FAILURES as error:  # in the scheduler's loop, which catches no errors
         return {"refused": f"{type(error).__name__}: {error}", "when": "request"}
     finally:
         manager.unload_lora_adapter(ref)

@@ -1,7 +1,7 @@
 """Adapters of several model families in the real llama.cpp: bases and adapters converted by its own scripts.
 
-For each adapter, the verdict is compared with what the converter and the engine do; and if there is an export
-as GGUF, the engine answers with it as PEFT does.
+For each adapter, the verdict is compared with the behaviour of the converter and the engine; if there is an
+export as GGUF, the engine's output with it equals PEFT's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ BOTH = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 @dataclass(frozen=True)
 class Family:
-    """`adapters`: by name, fields of PEFT's config, and what llama.cpp does with the adapter."""
+    """`adapters`: by name, fields of PEFT's config, and llama.cpp's treatment of the adapter."""
 
     name: str
     config: dict[str, Any]
@@ -239,7 +239,7 @@ def by_peft(base: Base, adapter: Path) -> torch.Tensor:
 
 
 def converted_base(folder: Path, file: Path) -> Path | None:
-    """None if the converter does not know the model."""
+    """The converted base; None if the converter does not know the model."""
     script = Path(__file__).with_name("llamacpp_base.py")
     done = subprocess.run(
         [sys.executable, script, CONVERTER or "", folder, file], capture_output=True, text=True, check=False

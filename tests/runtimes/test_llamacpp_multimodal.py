@@ -1,5 +1,6 @@
-"""Adapters of a multimodal model in llama.cpp: those of its language model are applied, and what they change
-in its tower is left out."""
+"""Adapters of a multimodal model in llama.cpp: updates of its language model are applied, and updates of its
+tower are left out.
+"""
 
 from __future__ import annotations
 

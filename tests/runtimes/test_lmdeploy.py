@@ -21,4 +21,4 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
 
 
 class TestLmdeploy(Agreement):
-    """The contract, and nothing beside it."""
+    """The contract, without further tests."""

@@ -49,7 +49,7 @@ def test_no_installed_engine_differs_from_its_verdict() -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_vllm_serves_adapters_of_other_families_as_its_verdict_says(tmp_path: Path, family: str) -> None:
-    """Also updates of the output head and of the embeddings, tied ones too."""
+    """This includes updates of the output head and of the embeddings, even if these are tied."""
     vllm = ENGINES["vllm"]
     if not vllm.python:
         pytest.skip("vLLM is not installed (make environments)")

@@ -1,5 +1,5 @@
-"""The real mistral.rs on the CPU: its output with an adapter matches the verdict, and PEFT's output where the
-verdict says `as trained`.
+"""The real mistral.rs on the CPU: its output with an adapter matches the verdict, and PEFT's output if the
+verdict is `as trained`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
 
 
 class TestMistralrs(Agreement):
-    """The contract, and nothing beside it."""
+    """The contract, without further tests."""
 
 
 EXPERTS = {
@@ -44,9 +44,11 @@ EXPERTS = {
 
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
-)  # PEFT's, of its own patterns
+)  # PEFT's own warning, about its own patterns
 def test_split_experts_are_served_as_trained(tmp_path: Path) -> None:
-    """And fused, as PEFT writes them, it takes them and answers something else."""
+    """If experts are fused, as PEFT writes them, mistral.rs accepts the adapter and gives different
+    output.
+    """
     torch.manual_seed(0)
     sizes = {"num_experts": 3, "moe_intermediate_size": 32, "num_experts_per_tok": 2, "head_dim": 16}
     model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **sizes)).eval()
@@ -73,7 +75,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lora_of_every_linear_layer_is_served_as_trained_on_other_bases(tmp_path: Path, kind: str) -> None:
-    """With biases, norms of queries, and several weights stored as one."""
+    """These bases have biases, norms of queries, or several weights stored as one."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**{**SIZES, **KINDS[kind]})
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()

@@ -25,4 +25,4 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
 
 
 class TestSglang(Agreement):
-    """The contract, and nothing beside it."""
+    """The contract, without further tests."""

@@ -1,4 +1,4 @@
-"""The tables of vLLM's model classes equal what the installed vLLM says of each class."""
+"""The tables of vLLM's model classes match the classes of the installed vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What vLLM does with adapters of a multimodal model, and our verdicts about them."""
+"""vLLM's treatment of adapters of a multimodal model, and our verdicts about them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def as_on_the_hub(file: Path, tower: str) -> None:
 
 
 def trained(base: Path, folder: Path, targets: str) -> Any:
-    """PEFT's model with an adapter of these modules, which it saves. (`Any`: PEFT is not typed.)"""
+    """PEFT's model with an adapter of these modules, which is also saved. (`Any`: PEFT is not typed.)"""
     torch.manual_seed(1)
     model = transformers.LlavaForConditionalGeneration.from_pretrained(base)
     live = peft.get_peft_model(model.eval(), peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets))

@@ -26,7 +26,7 @@ from vllm.lora.request import LoRARequest
 
 
 def odds(engine: LLM, prompts: list[list[int]], words: int, adapter: LoRARequest | None) -> list[list[float]]:
-    """By prompt and token."""
+    """The log-probabilities, by prompt and token."""
     how = SamplingParams(temperature=0, max_tokens=1, logprobs=words, ignore_eos=True, detokenize=False)
     asked = [{"prompt_token_ids": prompt} for prompt in prompts]
     answers = engine.generate(asked, how, lora_request=adapter, use_tqdm=False)
@@ -36,7 +36,7 @@ def odds(engine: LLM, prompts: list[list[int]], words: int, adapter: LoRARequest
 def told(
     engine: LLM, prompts: list[list[int]], words: int, number: int, adapter: str
 ) -> tuple[dict[str, Any], bool]:
-    """The answer, and whether the engine goes on: a server's ends where it fails at a request."""
+    """The answer, and whether the engine continues: a server's engine ends if it fails at a request."""
     request = LoRARequest(str(number), number, adapter)
     try:
         engine.llm_engine.add_lora(request)

@@ -41,7 +41,7 @@ NOTE = CommitNote(title="Squashed")
 
 @dataclass(frozen=True)
 class Recorded:
-    """An entry that a change is to have: its action, what it is about, and some of its values."""
+    """An entry that a change must record: its action, its subject, and some of its values."""
 
     action: str
     what: str
@@ -77,7 +77,7 @@ def entries(registry: Registry) -> list[AuditEntry]:
 
 
 def fill(registry: Registry, count: int) -> None:
-    """Makes so many entries."""
+    """Makes this many entries."""
     registry.adapters.create(TONE, AdapterEdit())
     for number in range(count - 1):
         registry.adapters.edit(TONE, AdapterEdit(description=f"description {number}"))

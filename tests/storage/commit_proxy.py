@@ -16,7 +16,7 @@ _COMMIT = b"COMMIT\x00"
 
 
 class CommitProxy(FaultProxy):
-    """`cut_commit` spoils the next COMMIT but so many; `cuts` counts those that were."""
+    """`cut_commit` cuts the COMMIT that follows this many others; `cuts` counts the COMMITs that were cut."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)

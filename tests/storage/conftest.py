@@ -27,13 +27,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def name(postgres: PostgresServer) -> str:
-    """A database of PostgreSQL with an empty catalog."""
+    """The name of a PostgreSQL database with an empty catalog."""
     return postgres.create_migrated()
 
 
 @pytest.fixture
 def on_postgres(postgres: PostgresServer, name: str) -> Iterator[LocalRegistry]:
-    """An empty registry with its catalog there, and files in memory."""
+    """An empty registry with its catalog in that database, and files in memory."""
     registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
     yield registry
     registry.close()
@@ -47,8 +47,8 @@ def loras(tmp_path: Path) -> Callable[[int], list[Path]]:
 
 @pytest.fixture
 def start(folder: Path) -> Start:
-    """Starts a process that pushes folders to the test's registry under a name; or another of the scripts
-    here.
+    """Starts a process that pushes folders to the test's registry under a name, or another script of this
+    folder.
     """
 
     def begin(

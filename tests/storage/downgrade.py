@@ -78,8 +78,8 @@ _OLD_KINDS = {
 
 
 def statements_back_to_0034() -> Iterator[str]:
-    """Takes away what schemas 0036 and 0037 (updates and removals afterwards) added, and gives columns, a
-    table and kinds of events the names that they had before schema 0035.
+    """Removes everything that schemas 0036 and 0037 (later updates and removals) added, and gives columns, a
+    table and kinds of events their names from before schema 0035.
     """
     yield "DROP INDEX ix_adapters_removal"
     yield "DROP TABLE index_updates"
@@ -104,7 +104,7 @@ def statements_back_to_0034() -> Iterator[str]:
 
 
 def _back_to_0027(database: sqlite3.Connection) -> None:
-    """Takes away what schema 0028 (queries) and those after it added, but for tables."""
+    """Removes everything that schemas 0028 (queries) and later added, except tables."""
     for statement in statements_back_to_0034():
         database.execute(statement)
     database.execute("DROP INDEX ix_principals_kind")
@@ -124,8 +124,8 @@ def _back_to_0027(database: sqlite3.Connection) -> None:
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of adapters)
-    and those after it added.
+    """Removes everything that schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of
+    adapters) and later added.
     """
     _back_to_0027(database)
     database.execute("DROP INDEX ix_tokens_external_id")
@@ -152,8 +152,8 @@ def back_to_0018(database: sqlite3.Connection) -> None:
 
 
 def back_to_0017(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0018 and later added, and every token; jobs and schedules are the embedded
-    registry's.
+    """Removes everything that schemas 0018 and later added, and every token; jobs and schedules are the
+    embedded registry's.
     """
     back_to_0018(database)
     for table in (
@@ -169,7 +169,7 @@ def back_to_0017(database: sqlite3.Connection) -> None:
 
 
 def back_to_0012(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0013 and later added."""
+    """Removes everything that schemas 0013 and later added."""
     back_to_0017(database)
     database.execute("ALTER TABLE bases DROP COLUMN visibility")
     database.execute("DROP INDEX ix_base_names_namespace")
@@ -183,7 +183,7 @@ def back_to_0012(database: sqlite3.Connection) -> None:
 
 
 def back_to_0010(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0011 and later added, but for the keys of workers and schedules."""
+    """Removes everything that schemas 0011 and later added, except the keys of workers and schedules."""
     back_to_0012(database)
     for table in ("epochs", "recall_claims"):
         database.execute(f"DROP TABLE {table}")
@@ -193,7 +193,7 @@ def back_to_0010(database: sqlite3.Connection) -> None:
 
 
 def back_to_0004(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0005 and later added."""
+    """Removes everything that schemas 0005 and later added."""
     back_to_0010(database)
     for table in _NEW_TABLES:
         database.execute(f"DROP TABLE {table}")

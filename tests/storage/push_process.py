@@ -2,7 +2,7 @@
 
 python push_process.py REGISTRY NAME FOLDER…
 
-With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is. `TOGETHER` is
+With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed like a large adapter. `TOGETHER` is
 the number of concurrent pushes. With `IN_ONE_BATCH`, all are pushed in one batch, as a server does with
 pushes that arrive together. With `BASE`, each push recognises the base with that id; with `ALIAS`, it
 moves that alias.

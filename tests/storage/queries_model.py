@@ -53,7 +53,7 @@ class Clock:
 
 @dataclass
 class Known:
-    """A version, and everything that a query can name of it."""
+    """A version, with everything about it that a query can select."""
 
     key: int
     detail: VersionDetail
@@ -170,7 +170,7 @@ def filled(catalog: str, folder: Path) -> tuple[LocalRegistry, Clock]:
 
 
 def measure(registry: LocalRegistry, ref: Ref, number: int) -> None:
-    """Adds evidence twice, of two filters, and withdraws some."""
+    """Adds evidence twice, with two filters, and withdraws some."""
     for turn in range(2):
         data = f"results {number} {turn}".encode()
         digest = Digest.of(data)
@@ -194,7 +194,7 @@ def measure(registry: LocalRegistry, ref: Ref, number: int) -> None:
 
 
 def everything(registry: LocalRegistry) -> list[Known]:
-    """Every version, oldest first, by listings alone."""
+    """Every version, oldest first, found only by listings."""
     found = []
     for adapter in iter_items(lambda cursor: registry.adapters.list(None, cursor)):
         for version in registry.versions.list(adapter.name).items:

@@ -1,7 +1,7 @@
 """Operations on a bucket whose server misbehaves, each with its correct result.
 
 An operation gets a `Case` with two blobs and two unfinished uploads, created without the fault, and returns
-what the server told it, which the case compares with the truth.
+the server's answer, which the case compares with the truth.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Case:
     def fill(self, healthy: S3Blobs) -> None:
         for data in (SMALL, LARGE):
             digest = Digest.of(data)
-            if not healthy.has(digest):  # as most cases before it have left them
+            if not healthy.has(digest):  # as most earlier cases have left them
                 healthy.objects.put(f"sha256/{digest.hex[:2]}/{digest.hex}", data)
             self.acknowledged[digest] = data
         with healthy.staging(OURS) as staged:
@@ -102,7 +102,7 @@ def path_of(case: Case) -> bytes:
 
 
 def through_cache(case: Case) -> bytes:
-    """Read twice: what entered the cache the first time is what comes the second."""
+    """Reads twice: the second read returns the data that the first one put into the cache."""
     cached = case.cached
     b"".join(cached.chunks(Digest.of(SMALL)))
     return b"".join(cached.chunks(Digest.of(SMALL)))

@@ -29,7 +29,7 @@ At = Callable[..., LocalRegistry]
 
 @pytest.fixture
 def at(tmp_path: Path) -> At:
-    """The same registry as it is used so long from now; times in the past make no staging look old."""
+    """The same registry, used this much later; a time in the past makes no staging look old."""
     opened = open_local(tmp_path / "registry")
 
     def later(later: timedelta = timedelta(0), *, presigns: bool = False) -> LocalRegistry:
@@ -119,7 +119,7 @@ def test_a_client_whose_upload_was_dropped_can_start_again(at: At) -> None:
 
 
 def test_uploads_continue_after_a_day_of_abandoned_ones(tmp_path: Path) -> None:
-    """64 broken uploads, and as many new ones after them: each takes the place of one."""
+    """64 broken uploads are followed by as many new ones, each of which replaces one of them."""
     registry = open_local(tmp_path / "registry")
     past = LocalRegistry(
         RegistryContext(

@@ -52,8 +52,8 @@ FOR_ADMINISTRATORS: dict[str, Read] = {
 
 
 def fill(catalog: Catalog, size: int) -> None:
-    """Half users, half service accounts, ten of them in each namespace; each with a token and two grants, in
-    one of the groups of twenty.
+    """Adds principals, half of them users and half service accounts, ten for each namespace. Each has a token
+    and two grants, and is in one of the groups of twenty.
     """
     count, groups = (
         f"WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {most})"

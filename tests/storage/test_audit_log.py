@@ -67,7 +67,7 @@ def registry(folder: Path) -> Iterator[LocalRegistry]:
 
 
 def insert_many(catalog: Catalog, count: int) -> None:
-    """Makes so many entries in one transaction."""
+    """Makes this many entries in one transaction."""
     with catalog.write() as tx:
         for number in range(count):
             target = AuditTarget(f"acme/tone-{number % 7}", f"team-{number % 5}")
@@ -220,7 +220,7 @@ def test_one_sequencer_seals_and_another_takes_over_when_its_lease_ends(registry
 
 
 def _shorten(database: sqlite3.Connection, size: int) -> None:
-    """Takes the log back to its first `size` entries, as an attacker with knowledge of its format could."""
+    """Truncates the log to its first `size` entries, as an attacker with knowledge of its format could."""
     peaks = Peaks()
     for (leaf,) in database.execute("SELECT leaf FROM audit_entries WHERE seq < ? ORDER BY seq", (size,)):
         peaks.append(bytes.fromhex(leaf))

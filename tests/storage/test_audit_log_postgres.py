@@ -64,7 +64,7 @@ def test_every_change_is_recorded_once_with_old_and_new_values(
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_late_commit_is_sealed_next_and_no_entry_is_skipped(url: str, draw: st.DataObject) -> None:
-    """Transactions beside the writers' lock, which get their keys in one order and commit in another."""
+    """Transactions without the writers' lock get their keys in one order and commit in another."""
     count = draw.draw(st.integers(1, 4), "transactions")
     commits = draw.draw(st.permutations(range(count)), "order of commits")
     fates = draw.draw(st.lists(st.booleans(), min_size=count, max_size=count), "committed or rolled back")
@@ -133,7 +133,7 @@ def test_another_server_takes_over_from_one_that_died_between_sealing_and_signin
     Sequencer(registry.catalog, key, "dead").run(NOW)
     registry.adapters.edit(TONE, AdapterEdit(description="more"))
     Sequencer(registry.catalog, key, "dead").run(NOW)
-    with registry.catalog.write() as tx:  # as it is when the process dies before it signs
+    with registry.catalog.write() as tx:  # the state after the process died before it signed
         tx.connection().exec_driver_sql("DELETE FROM audit_checkpoints WHERE size = 2")
 
     Sequencer(registry.catalog, key, "next").run(NOW + timedelta(seconds=1))

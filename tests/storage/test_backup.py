@@ -185,7 +185,9 @@ def test_a_damaged_file_of_the_registry_stops_a_backup_unless_it_is_left_out(
 def test_a_file_that_is_moved_aside_during_a_backup_is_missed_or_read_again(
     place: str, folder: Path, tmp_path: Path
 ) -> None:
-    """A repair during a backup: without a source the backup fails as a whole; with one it is complete."""
+    """This is a repair during a backup: without a source of the file, the whole backup fails; with one, it is
+    complete.
+    """
     with closing(filled(folder, tmp_path)) as registry, closing(open_local(folder)) as other:
         publish(registry, tmp_path, 2)
         last = max(digest for digest in other.blobs.digests())

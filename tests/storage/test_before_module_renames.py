@@ -56,7 +56,7 @@ NEW_KINDS = {"commit.made": "commit.created"}
 
 
 def with_new_names(value: Any) -> Any:
-    """Results of then, with the names that fields and events have since schema 0035. (`Any`: JSON.)"""
+    """Earlier results, with the names of fields and events since schema 0035. (`Any`: JSON.)"""
     match value:
         case dict():
             return {NEW_NAMES.get(name, name): with_new_names(each) for name, each in value.items()}
@@ -68,7 +68,7 @@ def with_new_names(value: Any) -> Any:
 
 
 def with_timeout(job: dict[str, Any]) -> dict[str, Any]:
-    """A job of then, whose steps had no time limit. (`Any`: JSON.)"""
+    """An earlier job, with the time limit that its steps lacked. (`Any`: JSON.)"""
     return job | {"needs": job["needs"] | {"timeout": 86_400}}
 
 

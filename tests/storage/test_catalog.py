@@ -23,7 +23,7 @@ REMEDY = "python tests/storage/write_sqlite_schema.py"
 
 
 def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
-    """The rows of every table that has any; of an epoch only what is not random."""
+    """The rows of every table that has any; for an epoch, only values that are not random."""
     tables = [*sorted(inspect(connection).get_table_names())]
     found = {table: connection.exec_driver_sql(f'SELECT * FROM "{table}"').all() for table in tables}
     rows: dict[str, list[tuple[object, ...]]] = {
@@ -147,7 +147,7 @@ def test_a_writer_waits_for_another_and_then_raises_an_error(path: Path) -> None
 
 
 def test_writers_of_one_process_all_get_their_turn(path: Path) -> None:
-    """SQLite itself lets some of so many wait for seconds."""
+    """SQLite itself would let some of so many writers wait for seconds."""
     catalog = Catalog.open(path, busy_timeout=5.0)
     change(path, "CREATE TABLE counts (value integer)")
     change(path, "INSERT INTO counts VALUES (0)")

@@ -57,7 +57,7 @@ def test_a_bucket_that_cannot_be_used_is_not_chosen(s3_place: str, tmp_path: Pat
 
 
 def test_a_new_registry_refuses_a_bucket_with_files_of_another(tmp_path: Path, s3_place: str) -> None:
-    """Its sweeps would delete them."""
+    """The new registry's sweeps would delete these files."""
     first = open_local(tmp_path / "first", blobs=s3_place)
     push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     with pytest.raises(Conflict, match="they belong to another registry"):
@@ -86,7 +86,7 @@ def test_a_first_push_under_way_does_not_keep_a_second_process_out(
 
 
 def test_a_registry_whose_first_push_was_interrupted_keeps_its_bucket(tmp_path: Path, s3_place: str) -> None:
-    """No version was ever made; but that an upload was begun is known."""
+    """No version was ever made, but the registry has a record of the begun upload."""
     adapter = open_dir(tiny_lora(tmp_path / "lora"))
     (path, size), *_ = adapter.content.sizes.items()
     data = b"".join(adapter.content.chunks(path))

@@ -198,7 +198,7 @@ def test_processes_that_push_at_once_get_different_numbers(
 
 
 def count(registry: LocalRegistry) -> int:
-    """How many versions can be seen; an adapter without any is none."""
+    """The number of visible versions; 0 for an adapter without versions."""
     try:
         return len(registry.versions.list(TONE).items)
     except NotFound:

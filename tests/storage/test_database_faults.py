@@ -68,7 +68,9 @@ def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterato
 
 @pytest.fixture(scope="session")
 def listening(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, int]]:
-    """A PostgreSQL server that answers at a port. (Asking for `postgres` skips where there is none.)"""
+    """A PostgreSQL server that answers at a port. (The fixture `postgres` skips the test if PostgreSQL is not
+    installed.)
+    """
     (port,) = free_ports(1)
     with postgres_server(port, settings=NEVER_VACUUMS) as server:
         yield server, port
@@ -81,7 +83,7 @@ def ground(tmp_path: Path, listening: tuple[PostgresServer, int]) -> Iterator[Gr
 
 
 def log_once(ground: Ground, number: int) -> None:
-    """A value, with one key for as many tries as it takes."""
+    """Logs a value, with the same key in every try."""
     path, body = f"/api/v1/adapters/{TONE}/versions/{number}/metrics", {"metrics": {"loss": float(number)}}
     end = time.monotonic() + 60
     while True:
@@ -93,8 +95,8 @@ def log_once(ground: Ground, number: int) -> None:
 
 
 def move(registry: HttpRegistry, number: int) -> None:
-    """The alias to that version, looking again where it is unknown whether it moved, or may still be about
-    to.
+    """Moves the alias to that version; reads it again if it is unknown whether the move happened or may still
+    happen.
     """
     to = registry.versions.get(Ref.parse(f"{TONE}@{number}")).digest
     while True:
@@ -106,7 +108,7 @@ def move(registry: HttpRegistry, number: int) -> None:
 
 
 def one_round(ground: Ground, folder: Path, number: int) -> None:
-    """A push, a value logged and an alias moved, by a client that tries again."""
+    """Pushes, logs a value and moves an alias, by a client that retries."""
     adapter = open_dir(tiny_lora(folder / f"lora-{number}", seed=number))
     assert patiently(lambda: push(ground.registry, adapter, TONE)).version.number == number
     log_once(ground, number)
@@ -115,15 +117,15 @@ def one_round(ground: Ground, folder: Path, number: int) -> None:
 
 
 def cut_round(ground: Ground, folder: Path, number: int, chance: random.Random) -> None:
-    """As `one_round`, with a COMMIT cut somewhere in it."""
+    """Like `one_round`, with one COMMIT cut."""
     when: When = chance.choice(get_args(When))
     ground.proxy.cut_commit(when, chance.randrange(6))
     one_round(ground, folder, number)
 
 
 def assert_once(ground: Ground, rounds: int) -> None:
-    """Each push is one version with one value, each move one event, and rows and files are what they should
-    be.
+    """Asserts that each push made one version with one value, and each move one event, and that rows and
+    files are valid.
     """
     registry = ground.registry
     versions, cursor = [], None
@@ -168,8 +170,8 @@ def test_three_hundred_commits_that_are_cut_take_effect_once_each(ground: Ground
 
 
 def test_a_serialization_failure_is_retried(ground: Ground, tmp_path: Path) -> None:
-    """Between us there is no serialization failure; another program's trigger makes some, and a number that
-    no rollback resets.
+    """Our own transactions cause no serialization failures, so a trigger raises some, counted by a sequence
+    that rollbacks do not reset.
     """
     for statement in (
         "CREATE SEQUENCE tries",
@@ -190,8 +192,8 @@ def test_a_serialization_failure_is_retried(ground: Ground, tmp_path: Path) -> N
 def test_a_server_that_crashes_during_the_campaign_keeps_acknowledged_commits(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    """A server of its own: after a crash, PostgreSQL first flushes every file of all databases, and other
-    tests made hundreds.
+    """The test has its own server: after a crash, PostgreSQL first flushes the files of all databases, and
+    other tests make hundreds.
     """
     (port,) = free_ports(1)
     with postgres_server(port) as server, behind_a_proxy(tmp_path / "data", server, port) as ground:
@@ -206,8 +208,8 @@ def test_a_server_that_crashes_during_the_campaign_keeps_acknowledged_commits(
 def test_a_standby_that_takes_over_has_all_acknowledged_commits(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name
-    does.
+    """The standby is synchronous, as docs/deploying.md requires; the address moves like that of a proxy or a
+    DNS name.
     """
     port, other = free_ports(2)
     with (
@@ -235,7 +237,7 @@ def test_a_standby_that_takes_over_has_all_acknowledged_commits(
 
 @contextmanager
 def pgbouncer(port: int, folder: Path, settings: str = "") -> Iterator[int]:
-    """A pool before the server, which gives a connection for a transaction at a time."""
+    """A pool in front of the server, which assigns a connection for one transaction at a time."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
@@ -281,7 +283,7 @@ def pool(listening: tuple[PostgresServer, int]) -> Iterator[int]:
 def test_a_pool_that_loses_prepared_statements_never_gives_another_statements_rows(
     listening: tuple[PostgresServer, int], tmp_path: Path
 ) -> None:
-    """Two clients share two connections, and prepare the same statements in another order."""
+    """Two clients share two connections, and prepare the same statements in different orders."""
     names = [AdapterName.parse("acme/tone"), AdapterName.parse("acme/other")]
     with (
         tempfile.TemporaryDirectory(prefix="adaptry-pgbouncer-") as folder,
@@ -297,7 +299,7 @@ def test_a_pool_that_loses_prepared_statements_never_gives_another_statements_ro
             registry, (one, other) = clients[client], names[:: 1 if client else -1]
             found: set[object] = set()
             for _ in range(20):
-                with suppress(Unavailable):  # once, when the pool is first seen to lose a statement
+                with suppress(Unavailable):  # once, when the first loss of a statement is noticed
                     found |= {registry.versions.get(Ref(one)).name == one}
                     found |= {registry.adapters.get(other).name == other}
                     found |= {len(registry.versions.search(f"name:{one}").items) == 1}
@@ -311,7 +313,7 @@ def test_a_pool_that_loses_prepared_statements_never_gives_another_statements_ro
 
 @pytest.mark.heavy
 class TestThroughAPool(RegistryContract):
-    """pgbouncer in the mode in which nothing of a session lasts longer than a transaction."""
+    """pgbouncer in the mode in which no session state outlives a transaction."""
 
     @pytest.fixture
     def make_registry(

@@ -39,7 +39,7 @@ def connect(proxy: FaultProxy) -> socket.socket:
 
 
 def said_back(client: socket.socket, data: bytes) -> bytes:
-    """What comes back until all of it is there or the other side ends."""
+    """The bytes that come back, until all are received or the other side closes the connection."""
     client.sendall(data)
     found = b""
     while len(found) < len(data) and (piece := client.recv(1 << 16)):

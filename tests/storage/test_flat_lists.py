@@ -41,7 +41,7 @@ READERS = {"an administrator": LOCAL, "a reader": ANN, "a stranger": reader("oth
 
 
 def fill(catalog: str, adapters: int) -> str:
-    """Puts adapters with versions into an empty catalog: of 40 namespaces, one in 50 public. The word
+    """Adds adapters with versions to an empty catalog: in 40 namespaces, with one in 50 public. The word
     `tone` is in a tenth of the versions.
     """
     Catalog(catalog).close()
@@ -122,7 +122,9 @@ def catalogs(request: pytest.FixtureRequest) -> Iterator[list[Catalog]]:
 
 
 def rows_read(catalog: Catalog, read: Callable[[Transaction], object]) -> int:
-    """How many rows a transaction reads on PostgreSQL, and steps it takes on SQLite, in tens."""
+    """The number of rows that a transaction reads on PostgreSQL, or of steps that it takes on SQLite, in
+    tens.
+    """
     count = 0
 
     def step() -> int:
@@ -169,9 +171,9 @@ def test_a_list_of_adapters_reads_no_more_rows_in_a_large_registry(
 def test_a_search_reads_no_more_rows_in_a_large_registry(
     sqlite_catalogs: list[str], identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """(PostgreSQL reads a table of so few rows as a whole.)"""
+    """(PostgreSQL reads a table with so few rows completely.)"""
     catalogs = [Catalog(url) for url in sqlite_catalogs]
-    monkeypatch.setattr(search, "SELECTIVE", 20)  # so that the small registry has more of everything, too
+    monkeypatch.setattr(search, "SELECTIVE", 20)  # so that the small registry also has more of everything
     monkeypatch.setattr(search, "MAX_TESTS", 400)  # so that rare matches are bounded
     for query in QUERIES:
         for sort in ("newest", SORTS[QUERIES.index(query) % len(SORTS)]):
@@ -222,7 +224,7 @@ MANY = reader(*(f"team-{number}" for number in range(1, 39)))
 def test_a_reader_gets_readable_adapters_in_listing_order(
     catalogs: list[Catalog], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By spans, and (with more than `most` of them) by an index of all adapters."""
+    """They are read by spans or, if there are more than `most` spans, by an index of all adapters."""
     monkeypatch.setattr(adapter_pages, "_MAX_SPANS", most)
     registry = LocalRegistry(RegistryContext(catalogs[0], MemoryBlobs()))
 

@@ -55,9 +55,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 class Full:
-    """A registry on the disk, with `acme/tone`, the files of an adapter that was deleted, and room for
-    nothing more.
-    """
+    """A registry on the full disk, with `acme/tone` and the files of a deleted adapter."""
 
     def __init__(self, disk: Path, scraps: Path) -> None:
         self.disk = disk
@@ -73,7 +71,7 @@ class Full:
         registry.close()
 
     def fill(self) -> None:
-        """Writes until the disk takes no byte more, and no file of one block either."""
+        """Writes until the disk accepts no further byte, and not even a file of one block."""
         for number in range(1000):
             try:
                 with (self.disk / f"filler-{number}").open("wb", buffering=0) as file:
@@ -90,7 +88,7 @@ class Full:
             path.unlink()
 
     def adaptry(self, *words: str, code: int = 0, **environ: str) -> str:
-        """A command in a process of its own; what it printed."""
+        """Runs a command in a separate process; returns its output."""
         done = subprocess.run(
             [sys.executable, "-m", "adaptry_cli", "--registry", str(self.home), *words],
             capture_output=True,
@@ -104,7 +102,7 @@ class Full:
         return done.stdout + done.stderr
 
     def files(self) -> set[str]:
-        """Everything there is of the registry, but what SQLite makes and removes by itself."""
+        """All files of the registry, except those that SQLite creates and removes itself."""
         return {
             str(path.relative_to(self.home))
             for path in self.home.rglob("*")

@@ -61,7 +61,9 @@ def filled() -> tuple[LocalRegistry, dict[str, str]]:
 
 
 class Grants(RuleBasedStateMachine):
-    """The registry beside a model of it: a set of (holder, permission, resource), and who is in the group."""
+    """The registry, and a model of it: a set of (holder, permission, resource), and the members of the
+    group.
+    """
 
     def __init__(self) -> None:
         super().__init__()

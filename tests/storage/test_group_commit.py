@@ -41,15 +41,17 @@ class Writers:
 
     @property
     def items(self) -> list[int]:
-        """Those that are committed."""
+        """The committed items."""
         raise NotImplementedError
 
     def limit(self, timeout: float) -> None:
-        """Writers wait so many seconds from now on."""
+        """From now on, writers wait at most this many seconds."""
         self.group = GroupCommit(self.group._connection, timeout)
 
     def together(self, *changes: Change) -> list[Future[None]]:
-        """Each change by a writer of its own, in this order. The first has its turn until the others wait."""
+        """Makes each change by a separate writer, in this order. The first one keeps its turn until the
+        others wait.
+        """
         has_turn, may_go_on = Event(), Event()
 
         def first(session: Session) -> None:
@@ -301,7 +303,7 @@ def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers
 
 
 def test_a_rollback_by_the_database_fails_all_writers_of_the_group(sqlite_writers: SqliteWriters) -> None:
-    """As it does when the disk is full."""
+    """The database rolls back like this when the disk is full."""
     writers = sqlite_writers
     one, two, three = writers.together(inserts(1), inserts(1, words="INSERT OR ROLLBACK"), inserts(3))
     for done in (one, two):

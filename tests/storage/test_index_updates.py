@@ -64,12 +64,12 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def one_row_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every edit is completed later, version by version."""
+    """Makes every edit complete later, version by version."""
     monkeypatch.setattr(index_updates, "MAX_ROWS", 0)
 
 
 def steps(count: int) -> Callable[[], bool]:
-    """True so many times."""
+    """Returns True this many times."""
     left = iter([True] * count)
     return lambda: next(left, False)
 
@@ -171,7 +171,7 @@ def test_the_next_versions_are_found_by_the_index_of_their_adapter(catalog: str,
 
 @pytest.mark.usefixtures("one_row_at_once")
 def test_an_interrupted_update_is_completed_after_the_next_edit(catalog: str, tmp_path: Path) -> None:
-    """In a registry without a server. A version that is pushed in the meantime has the new terms."""
+    """The registry has no server. A version that is pushed in the meantime has the new terms."""
     registry = with_versions(catalog, tmp_path, 3)
     registry.catalog.completes_index_updates = False
     registry.adapters.edit(TONE, AdapterEdit(tags=("draft",)))
@@ -200,7 +200,7 @@ def test_an_adapter_is_deleted_during_its_update(catalog: str, tmp_path: Path) -
 
 
 def with_versions(catalog: str, folder: Path, count: int) -> LocalRegistry:
-    """A registry with so many versions of one adapter."""
+    """A registry with this many versions of one adapter."""
     registry = LocalRegistry(RegistryContext(Catalog(catalog), MemoryBlobs()))
     for number in range(count):
         push(registry, open_dir(tiny_lora(folder / str(number), seed=number)), str(TONE))

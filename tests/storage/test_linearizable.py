@@ -26,7 +26,7 @@ MOVES, VERSIONS = 60, 4
 
 @contextmanager
 def serve(data: Path, *options: str) -> Iterator[str]:
-    """`adaptry serve` in a process of its own; its address."""
+    """Runs `adaptry serve` in a separate process; yields its address."""
     command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -57,7 +57,9 @@ def test_no_server_returns_an_alias_from_before_a_finished_move(
         ended, is_over = 0, threading.Event()
 
         def read(registry: HttpRegistry) -> list[tuple[int, int, int]]:
-            """How many moves had ended before and after each answer, and which version that showed."""
+            """Reads repeatedly: the number of moves that had ended before and after each answer, and the
+            version in the answer.
+            """
             answers = []
             while not is_over.is_set():
                 before = ended
@@ -81,7 +83,7 @@ def test_no_server_returns_an_alias_from_before_a_finished_move(
 
 
 def _possible(before: int, after: int) -> set[int]:
-    """The versions that an answer may show: that of the last move that had ended before it, and those of the
-    moves since, of which one more may have been under way.
+    """The versions that an answer may show: that of the last move that ended before it, and those of all
+    later moves, including one that may have been under way.
     """
     return {1 + move % VERSIONS for move in range(before, after + 2)}

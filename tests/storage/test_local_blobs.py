@@ -46,7 +46,8 @@ def test_a_program_that_starts_in_the_meantime_does_not_keep_a_staging_locked(tm
     with blobs.staging(key) as staged:
         staged.append(0, [DATA])
         assert staged.descriptor is not None
-        # Until it begins, every program that another thread starts has the descriptor; this one keeps it.
+        # Until it begins, every program that another thread starts inherits the descriptor; this one keeps
+        # it.
         program = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[staged.descriptor])
     with program:
         assert not blobs.is_held(key)

@@ -121,7 +121,7 @@ def test_a_thread_replaces_connections_that_the_server_ended(
 
     async def act() -> None:
         await reads.warm()
-        for idle_seconds in (0.0, 0.1):  # the loop learns of the end before the next read, or with it
+        for idle_seconds in (0.0, 0.1):  # the loop learns about the end before the next read, or during it
             before = reads.in_threads
             postgres.execute(
                 f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"

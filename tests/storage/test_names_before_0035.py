@@ -39,7 +39,7 @@ KEY = IdempotencyKey("rollout", Digest.of(b"request"))
 
 
 def fill(registry: LocalRegistry, tmp_path: Path) -> None:
-    """Rows with a value in each of the renamed columns, and an event of each renamed kind."""
+    """Adds rows with a value in each renamed column, and an event of each renamed kind."""
     first, second = (
         push(registry, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version
         for seed in (1, 2)

@@ -45,7 +45,7 @@ def test_versions_pushed_before_there_were_commits_are_the_commits_of_main(
 
 
 def chains(registry: LocalRegistry) -> list[list[tuple[object, ...]]]:
-    """What each adapter's main shows."""
+    """The commits that each adapter's main shows."""
     return [
         [
             (item.id, item.parent, item.number, item.carries, item.author, item.at, item.title)
@@ -56,7 +56,7 @@ def chains(registry: LocalRegistry) -> list[list[tuple[object, ...]]]:
 
 
 def _as_before(path: Path) -> None:
-    """The catalog as the schema before this one had it."""
+    """Restores the catalog to the previous schema."""
     database = sqlite3.connect(path)
     with database:
         back_to_0004(database)

@@ -18,7 +18,7 @@ LARGE = 1 << 20
 
 @pytest.fixture
 def pipe() -> Iterator[int]:
-    """What can be written to and never flushed."""
+    """A pipe, which can be written to but never flushed."""
     reading, writing = os.pipe()
     yield writing
     os.close(reading)

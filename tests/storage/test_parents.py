@@ -32,7 +32,7 @@ def test_parents_of_older_versions_are_searchable(folder: Path, tmp_path: Path) 
 
 
 def _as_before(path: Path) -> None:
-    """The catalog as the schema before this one had it: no version has a parent among its terms."""
+    """Restores the catalog to the previous schema: no version has a parent among its terms."""
     database = sqlite3.connect(path)
     with database:
         parents = "SELECT id FROM terms WHERE field = 'parent'"

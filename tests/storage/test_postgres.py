@@ -172,7 +172,9 @@ def test_a_writer_waits_for_another_thread_and_then_raises_a_clear_error(
 
 
 def test_concurrent_writers_lose_no_update(postgres: PostgresServer, name: str) -> None:
-    """What a writer read stays true until it commits, or some of these would count the same number twice."""
+    """Rows that a writer has read do not change until it commits; otherwise some of these writers would count
+    the same number twice.
+    """
     catalogs = [Catalog(postgres.url(name)) for _ in range(3)]
     postgres.execute("CREATE TABLE counts (value integer)", name)
     postgres.execute("INSERT INTO counts VALUES (0)", name)

@@ -38,7 +38,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 
 def everything(registry: LocalRegistry, tx: Reads) -> list[object]:
-    """What reads by prepared statements return in one transaction."""
+    """The results of all reads by prepared statements, in one transaction."""
     tone = adapters.find(tx, TONE)
     assert tone is not None
     newest = registry.versions.get(Ref.parse("acme/tone@2")).digest

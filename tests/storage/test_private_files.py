@@ -27,7 +27,7 @@ def open_umask() -> Iterator[None]:
 
 
 def modes(folder: Path) -> dict[str, str]:
-    """Of every file of the database in a folder, as `ls` counts them."""
+    """The modes of all files of the database in a folder, in octal."""
     return {path.name: oct(path.stat().st_mode & 0o777) for path in folder.glob("catalog.sqlite*")}
 
 
@@ -50,9 +50,7 @@ def test_a_database_that_others_could_read_becomes_private_when_it_is_opened(tmp
     with closing(open_local(tmp_path)) as registry:
         registry.adapters.create(TONE, AdapterEdit())
     held = sqlite3.connect(tmp_path / "catalog.sqlite")
-    held.execute(
-        "SELECT count(*) FROM adapters"
-    ).fetchone()  # so that -wal and -shm are there, as a crash leaves them
+    held.execute("SELECT count(*) FROM adapters").fetchone()  # so that -wal and -shm exist, as after a crash
     for path in tmp_path.glob("catalog.sqlite*"):
         path.chmod(0o666)
     with closing(held), closing(open_local(tmp_path)) as registry:

@@ -63,7 +63,7 @@ def adapters(tmp_path: Path) -> list[Adapter]:
 
 @contextmanager
 def ticking(registry: LocalRegistry) -> Iterator[LocalRegistry]:
-    """A registry whose clock shows another time whenever it is read, with microseconds at some."""
+    """A registry whose clock shows a different time at each read, sometimes with microseconds."""
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
     def tick() -> datetime:

@@ -116,7 +116,7 @@ def page_of(
     sort: str,
     reverse: bool,
 ) -> Page[VersionInfo]:
-    """A page, which is the same as records and as JSON."""
+    """A page, which must be equal as records and as JSON."""
     versions = registry.on_behalf_of(who).versions
     found = versions.search(query, cursor, limit, sort=sort, reverse=reverse)
     encoded = versions.search_json(query, cursor, limit, sort=sort, reverse=reverse)
@@ -208,7 +208,7 @@ def test_a_forged_cursor_of_a_sorted_search_is_refused(kind: str, request: pytes
 def test_a_cursor_reveals_nothing_about_hidden_adapters(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page that ends before anything was found goes on from a version that was not tested."""
+    """If a page ends before anything was found, the next one continues from a version that was not tested."""
     from adaptry.storage.catalog import cursors
 
     registry: LocalRegistry = request.getfixturevalue(f"{kind}_library")[0]

@@ -1,4 +1,4 @@
-"""Quotas: who is charged for what, and that no one exceeds a limit, also with concurrent pushes."""
+"""Quotas: who is charged for which bytes, and that no one exceeds a limit, even with concurrent pushes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def send(registry: LocalRegistry, owner: AdapterName, data: bytes) -> None:
 
 def test_a_file_counts_for_its_namespace_and_its_sender(admin: LocalRegistry) -> None:
     send(as_user(admin, "ann"), TONE, b"x" * 10)
-    send(as_user(admin, "bob", 2), TONE, b"x" * 10)  # acme/tone has it already
+    send(as_user(admin, "bob", 2), TONE, b"x" * 10)  # acme/tone already has it
     send(as_user(admin, "bob", 2), TUNE, b"x" * 10)  # the same bytes, for another adapter
     assert shown(admin, ACME).used_bytes == 20
     assert shown(admin, ANN).used_bytes == 10
@@ -152,7 +152,7 @@ def test_versions_are_counted_and_limited(admin: LocalRegistry, tmp_path: Path) 
     ann = as_user(admin, "ann")
     first = open_dir(tiny_lora(tmp_path / "one", seed=1))
     push(ann, first, TONE)
-    push(ann, first, TONE)  # the version that is there already
+    push(ann, first, TONE)  # the existing version
     with pytest.raises(QuotaExceeded, match="has 1 version and may have 1"):
         push(ann, open_dir(tiny_lora(tmp_path / "two", seed=2)), TONE)
     ann.adapters.delete(TONE)

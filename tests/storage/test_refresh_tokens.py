@@ -32,7 +32,9 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def present(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has its own: tokens are tried at the real time, and the run may have begun an hour ago."""
+    """The present time of each test: tokens are checked at the real time, and the test run may have begun an
+    hour ago.
+    """
     monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
 
 

@@ -27,7 +27,7 @@ TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 
 @pytest.fixture
 def secret(folder: Path, tmp_path: Path) -> str:
-    """Fills the registry in `folder` with some of everything; a token of it."""
+    """Fills the registry in `folder` with some of everything; returns one of its tokens."""
     registry = open_local(folder)
     base_registry.register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
@@ -44,7 +44,7 @@ def secret(folder: Path, tmp_path: Path) -> str:
 
 
 def shown(registry: LocalRegistry) -> list[object]:
-    """What people see of it."""
+    """The parts of the registry that users see."""
     return [
         registry.adapters.list(None, None, 10),
         registry.versions.list(TONE),
@@ -138,7 +138,7 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
     before.close()
     url = postgres.url(postgres.create_empty())
     rows = move_catalog(folder, url).rows
-    (folder / "catalog.url").unlink()  # what the last step writes
+    (folder / "catalog.url").unlink()  # the file that the last step writes
     halfway = open_local(folder)
     with pytest.raises(Unavailable, match="has moved to"):
         halfway.commits.create_tag(TONE, "t1")

@@ -109,7 +109,7 @@ def test_a_sweep_removes_the_versions_that_a_killed_deletion_left(registry: Loca
 def test_a_removal_that_another_process_overtakes_leaves_the_new_versions(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name is used again between a process's look-up of removals and its next transaction."""
+    """The adapter's name is used again between a process's look-up of removals and its next transaction."""
     registry.adapters.delete(TONE)
     original = registry.catalog.write_nondurable
 

@@ -35,7 +35,7 @@ def place(request: pytest.FixtureRequest) -> S3Location:
 def test_a_blob_of_many_segments_is_joined_in_order(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = random.Random(1).randbytes(2 * SEGMENT + 12345)
-    sizes = (100, 3 << 20, SEGMENT + 1, 7)  # sittings that end in small segments, whole ones, and a rest
+    sizes = (100, 3 << 20, SEGMENT + 1, 7)  # sessions that end in small segments, complete ones, and a rest
     at = 0
     for size in (*sizes, len(data) - sum(sizes)):
         with blobs.staging(KEY) as staged:
@@ -98,7 +98,7 @@ def test_a_hash_counts_only_for_the_segments_it_was_computed_from(place: S3Locat
 
 def test_an_abandoned_lease_expires(place: S3Location, monkeypatch: pytest.MonkeyPatch) -> None:
     dead, living = S3Blobs(place), S3Blobs(place)
-    dead.staging(KEY)  # and never put down
+    dead.staging(KEY)  # and never persisted
     monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LEASE_SECONDS", -1.0)
     with living.staging(KEY) as staged:
         staged.append(0, [b"mine"])

@@ -46,7 +46,7 @@ def proxy(seaweed: Seaweed) -> Iterator[HttpFaultProxy]:
 
 @pytest.fixture(scope="module")
 def healthy(seaweed: Seaweed) -> Iterator[S3Blobs]:
-    """The store past the fault. One for all: making a client takes longer than most operations."""
+    """The store without the fault, shared by all tests: making a client takes longer than most operations."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -71,7 +71,7 @@ def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpFaultProxy, tmp_path: Pa
 
 
 def from_the_nth(number: int) -> Callable[[HttpMessage], bool]:
-    """Requests from that one on; what is drawn beyond an operation's last strikes it not at all."""
+    """Matches requests from that one on; an index beyond an operation's last request has no effect."""
     seen = 0
 
     def matches(request: HttpMessage) -> bool:
@@ -128,14 +128,14 @@ def test_a_permanent_fault_becomes_an_error(
 
 
 def require_whole(case: Case, healthy: S3Blobs) -> None:
-    """What was acknowledged is there, and whatever is there is what its digest says."""
+    """Asserts that acknowledged blobs exist, and that every blob matches its digest."""
     found = {digest: b"".join(healthy.chunks(digest)) for digest in healthy.digests()}
     assert all(Digest.of(data) == digest for digest, data in found.items())
     assert found.items() >= case.acknowledged.items()
 
 
 def require_swept(healthy: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sweep does a day later leaves nothing but blobs."""
+    """Asserts that a sweep a day later leaves only blobs."""
     monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LEASE_SECONDS", -1.0)
     monkeypatch.setattr("adaptry.storage.blobs.s3.store._ABANDONED", -1.0)
     for key in tuple(healthy.stagings()):

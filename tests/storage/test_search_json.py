@@ -30,7 +30,7 @@ QUERIES = ("", "alias:prod", "metric.accuracy>=0.5", "state:* -tag:draft", "base
 
 @pytest.fixture
 def registries(tmp_path: Path) -> Iterator[tuple[LocalRegistry, LocalRegistry]]:
-    """Two that have one folder open, as two server processes do; a base that only `org` may see."""
+    """Two registries that share a folder, like two server processes, with a base that only `org` may see."""
     ours, other = (open_local(tmp_path / "data") for _ in range(2))
     register_base(ours, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     options = PushOptions(alias="prod", metrics={"accuracy": 0.5})
@@ -127,7 +127,9 @@ def test_a_base_is_hidden_from_the_next_search(registries: tuple[LocalRegistry, 
 def test_a_search_shows_the_snapshot_that_it_found_versions_in(
     registries: tuple[LocalRegistry, LocalRegistry],
 ) -> None:
-    """A commit during a search is in the next one, and its rows are not kept for the old snapshot."""
+    """A commit during a search is visible in the next search, and its rows are not cached for the old
+    snapshot.
+    """
     ours, other = registries
     with ours.catalog.read_prepared() as reads:
         keys = [row.key for row in ours.catalog.encoded_versions.of(reads, [1, 2])]

@@ -63,7 +63,7 @@ def test_values_are_read_as_by_sqlalchemy() -> None:
 
 
 def sent_columns() -> Iterator[tuple[str, Any]]:
-    """The kind of every column that has one, and its type. (`Any`: of any value.)"""
+    """The kind and type of every column that has a kind. (`Any`: of any value.)"""
     for name, text in prepared_changes.table_texts().items():
         for column, kind in text.columns.items():
             if kind:

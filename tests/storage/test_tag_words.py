@@ -45,7 +45,7 @@ def fill(url: str, tmp_path: Path) -> None:
 
 
 def migrate_again(url: str, *before: str) -> None:
-    """The one migration, on rows and columns as they were before it."""
+    """Runs this migration again, on rows and columns from before it."""
     migration = import_module("adaptry.storage.catalog.migrations.versions.0008_tag_words")
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -57,7 +57,7 @@ def migrate_again(url: str, *before: str) -> None:
 
 
 def found(registry: LocalRegistry) -> list[list[int]]:
-    """What words of the tag, and of the description, find."""
+    """The results of searches for words of the tag and of the description."""
     return [
         [item.number for item in registry.versions.search(query).items]
         for query in ("speech", "for", "voice")

@@ -14,7 +14,7 @@ from adaptry.storage.blobs.tiered import TieredBlobs
 
 
 class Watched(MemoryBlobs):
-    """A store that counts what is read of it."""
+    """A store that counts its reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def put(store: MemoryBlobs, data: bytes) -> Digest:
 
 
 def age(cache: Path, digest: Digest, seconds: float) -> None:
-    """As if it had been read so long before now."""
+    """Makes the blob look as if it had been read this long ago."""
     path = cache / "sha256" / digest.hex[:2] / digest.hex
     at = path.stat().st_mtime - seconds
     os.utime(path, (at, at))
@@ -103,9 +103,9 @@ def test_a_blob_larger_than_the_cache_is_not_cached(store: Watched, tmp_path: Pa
 
 def test_changed_bytes_never_enter_the_cache(store: Watched, tmp_path: Path) -> None:
     digest = put(store, b"hello")
-    store._blobs[digest] = b"hullo"  # the disk's doing
+    store._blobs[digest] = b"hullo"  # as a faulty disk would do
     blobs = TieredBlobs(store, tmp_path, 1 << 20)
-    assert b"".join(blobs.chunks(digest)) == b"hullo"  # who reads verifies
+    assert b"".join(blobs.chunks(digest)) == b"hullo"  # readers verify the bytes
     with pytest.raises(CorruptData, match="have changed; restore them"):
         blobs.path_of(digest)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

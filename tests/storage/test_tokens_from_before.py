@@ -1,7 +1,7 @@
 """Migration 0018 turns tokens into principals: nothing is lost, and every holder has the same rights as
 before.
 
-The former rules of tokens are repeated here.
+This file repeats the former rules of tokens.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def old_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalog(old_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterable[Catalog]:
-    """The same, brought up to date. Tests only read it."""
+    """The same catalog after its migrations, which tests only read."""
     copy = tmp_path_factory.mktemp("after") / "catalog.sqlite"
     shutil.copyfile(old_catalog, copy)
     with closing(Catalog.open(copy)) as opened:

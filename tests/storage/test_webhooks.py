@@ -43,7 +43,7 @@ HERE = parse_network("127.0.0.0/8")
 
 
 class Scene:
-    """A registry whose clock stands still until it is moved, and senders on it."""
+    """A registry whose clock changes only when a test moves it, and its senders."""
 
     def __init__(self, registry: LocalRegistry) -> None:
         self.registry, self.now = registry, NOW
@@ -63,11 +63,11 @@ class Scene:
         return self.registry.webhooks.add(request)
 
     def happen(self, name: AdapterName = TONE) -> None:
-        """One event: the adapter is created."""
+        """Causes one event: creates an adapter."""
         self.registry.adapters.create(name, AdapterEdit())
 
     def send(self, sender: WebhookSender | None = None) -> None:
-        """Makes messages of what happened, and sends what is due."""
+        """Makes messages from events, and sends those that are due."""
         sender = sender or self.sender
         while sender.run_round() == 0.0:
             continue
@@ -253,7 +253,7 @@ def test_two_senders_send_each_message_once(scene: Scene) -> None:
 
 
 def test_while_a_secret_is_replaced_both_verify(scene: Scene) -> None:
-    scene.now = datetime.now(UTC)  # which the library compares with
+    scene.now = datetime.now(UTC)  # the time with which the library compares
     with receiving() as receiver:
         old = scene.add(receiver.url)
         new = scene.registry.webhooks.rotate(old.webhook.id, SecretRotation(hours=1))
@@ -307,7 +307,7 @@ def test_a_message_is_sent_after_any_number_that_are_too_old(scene: Scene) -> No
     with receiving() as receiver:
         made = scene.add(receiver.url)
         with catalog.write() as tx:
-            for _ in range(205):  # more than twice as many as are looked at together
+            for _ in range(205):  # more than twice as many as are processed together
                 webhook_deliveries.add_test(tx, made.webhook.id, NOW)
         scene.now += EXPIRY + timedelta(seconds=1)
         with catalog.write() as tx:

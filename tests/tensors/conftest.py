@@ -32,7 +32,7 @@ def term(up: Any, down: Any, scale: float) -> LoraTerm:
 def merged(
     kernel: Any, stored: Any, terms: Sequence[LoraTerm], *, transposed: bool = False, into: Any = None
 ) -> Any:
-    """`stored` with the terms added, by a kernel."""
+    """`stored` after a kernel has added the terms."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     rows, columns = stored.shape
     dtype = into or stored.dtype

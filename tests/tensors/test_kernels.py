@@ -18,7 +18,7 @@ SCALES = [2.0, 1.375, 0.1, -3.0, 2.0**-20, 1.0]
 
 
 def made(seed: int, *shape: int, dtype: Any = torch.float32) -> Any:
-    """Seeded values of the size that weights have."""
+    """Seeded values of the magnitude of weights."""
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02).to(dtype)
 
 
@@ -216,7 +216,7 @@ def test_blocks_cover_all_rows_in_order_and_none_is_thin(rows: int, row_bytes: i
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "largest", "-largest"])
 @pytest.mark.parametrize("place", [0, 1, 31, 32, 4097, 6143])
 def test_the_compiled_kernel_sees_each_value_that_is_not_finite(dtype: str, value: str, place: int) -> None:
-    """The update is zero, so the result is the weight: one with a single value at a limit of its dtype."""
+    """The update is zero, so the result is the weight, which has a single value at a limit of its dtype."""
     stored = made(place, 48, 128, dtype=DTYPES[dtype])
     limit = torch.finfo(DTYPES[dtype]).max
     values = {"largest": limit, "-largest": -limit}

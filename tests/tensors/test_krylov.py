@@ -17,7 +17,7 @@ from adaptry.compute.tensors.lowrank import decompose_dense
 
 
 def noisy(height: int, width: int, noise: float, seed: int = 0) -> Tensor:
-    """A few strong directions in noise, as a pruned update is."""
+    """A few strong directions in noise, like a pruned update."""
     generator = torch.Generator().manual_seed(seed)
     strong = torch.randn(height, 12, generator=generator) @ torch.randn(12, width, generator=generator)
     return strong + noise * torch.randn(height, width, generator=generator)
@@ -55,7 +55,7 @@ def test_a_large_update_is_computed_by_the_iteration(dtype: torch.dtype) -> None
 
 
 def test_values_that_float32_does_not_tell_apart_are_computed_in_float64() -> None:
-    """Singular values that differ by 1e-9, with a gap at none of them."""
+    """The singular values differ by 1e-9, without any gap."""
     left, right = (torch.linalg.qr(torch.randn(300, 300, dtype=torch.float64))[0] for _ in range(2))
     values = 1 - 1e-9 * torch.arange(300, dtype=torch.float64)
     delta = ((left * values) @ right).float()
@@ -133,7 +133,7 @@ print(all(torch.equal(one, other) for each in found for one, other in zip(each, 
 
 
 def test_threads_do_not_change_bits() -> None:
-    """In a process whose torch uses several threads, unlike that of the tests."""
+    """The computation runs in a process whose torch uses several threads, unlike that of the tests."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", _SEVERAL_TIMES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

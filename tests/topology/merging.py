@@ -22,7 +22,7 @@ SHARDS = 3
 
 
 def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
-    """A base of several files and an adapter of it, pushed, and the order to merge them."""
+    """Pushes a base of several files and an adapter of it, and submits the merge."""
     base = tiny_base(folder / "base", shards=SHARDS, seed=len(name))
     patiently(lambda: register_base(registry, open_checkpoint(base), (f"org/{name}",), store=True))
     lora = open_dir(tiny_lora(folder / "lora", base_name=f"org/{name}"))
@@ -37,7 +37,7 @@ def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
 
 
 def begun(registry: Registry, job: JobInfo) -> None:
-    """Waits until a runner is at it."""
+    """Waits until a runner has begun the job."""
     end = time.monotonic() + 60
     while patiently(lambda: registry.jobs.get(job.id)).state == "queued":
         assert time.monotonic() < end
@@ -66,7 +66,9 @@ def assert_as_on_one_machine(registry: Registry, folder: Path, name: str) -> Non
 
 
 def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str) -> None:
-    """Done, in its first try, all pieces, and no other job came of it; its result is whole."""
+    """Asserts that the job is done at its first try, with all pieces, without another job, and with a
+    complete result.
+    """
     seen = ended(registry, job)
     assert (seen.state, seen.pieces, seen.attempts, seen.error) == ("done", SHARDS, 1, None)
     about = [one for one in registry.jobs.list(limit=200).items if one.task.get("to") == f"org/{name}-merged"]
@@ -77,7 +79,7 @@ def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str)
 
 
 def _bases(registry: Registry) -> list[tuple[str, ...]]:
-    """The names of every base that is there."""
+    """The names of all bases."""
     found, page = [], registry.bases.list()
     while True:
         found += [one.names for one in page.items]

@@ -26,7 +26,7 @@ _TIMEOUT = 60.0
 
 
 class TopologyProcesses:
-    """A topology that runs. `url` is the balancer's."""
+    """A running topology. `url` is the balancer's."""
 
     def __init__(self, url: str, folder: Path, process: subprocess.Popen[str]) -> None:
         self.url = url
@@ -38,27 +38,27 @@ class TopologyProcesses:
         return HttpRegistry(self.url, self.admin)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """What each service does. (`Any`: JSON.)"""
+        """The state of each service. (`Any`: JSON.)"""
         return json.loads((self.folder / "run" / "state.json").read_text())  # type: ignore[no-any-return]
 
     def url_of(self, service: str) -> str:
         return f"http://{self.state()[service]['address']}:8750"
 
     def hurt(self, service: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Sends a signal, and waits until the process is gone and its successor is well."""
+        """Sends a signal, and waits until the process is gone and its successor is healthy."""
         before = self.state()[service]
         os.kill(before["pid"], number)
         self.wait(lambda state: state[service]["starts"] > before["starts"] and is_well(state[service]))
 
     def wait(self, until: Callable[[dict[str, dict[str, Any]]], bool]) -> None:
-        """Until the state is so. A topology that does not get there fails the test, with its logs."""
+        """Waits for this state. If the topology does not reach it, the test fails with the logs."""
         end = time.monotonic() + _TIMEOUT
         while not until(self.state()):
             assert time.monotonic() < end, f"{self.state()}\n{logs(self.folder)}"
             time.sleep(0.05)
 
     def requests(self, service: str) -> int:
-        """How many requests under /api/v1 a server has answered."""
+        """The number of requests under /api/v1 that a server has answered."""
         text = urllib3.request("GET", f"{self.url_of(service)}/metrics").data.decode()
         lines = [line for line in text.splitlines() if line.startswith("adaptry_requests_total{")]
         return sum(int(float(line.rpartition(" ")[2])) for line in lines if 'route="/api/v1' in line)
@@ -75,7 +75,7 @@ def logs(folder: Path) -> str:
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder for a topology; gone with the block."""
+    """A folder for a topology, deleted at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="adaptry-topology-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)  # PostgreSQL runs as another user, and must find its data
         yield Path(name)
@@ -83,7 +83,7 @@ def new_folder() -> Iterator[Path]:
 
 @contextmanager
 def topology(folder: Path, *options: str) -> Iterator[TopologyProcesses]:
-    """Starts everything, and ends it with the block; what is stored stays in the folder."""
+    """Starts all processes, and ends them with the block; stored data stay in the folder."""
     secrets = folder / "secrets"
     subprocess.run(
         [sys.executable, str(SCRIPTS / "make_secrets.py"), str(secrets)], check=True, capture_output=True

@@ -81,8 +81,8 @@ def test_killing_any_process_at_any_step_loses_nothing(
 
 
 class Promoter(RepeatedOperation):
-    """A client that moves `prod` back and forth between two versions, and looks again where the answer was
-    lost.
+    """A client that moves `prod` back and forth between two versions, and reads the alias again if a response
+    was lost.
     """
 
     def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
@@ -113,8 +113,8 @@ class Promoter(RepeatedOperation):
         return next((one for one in self._registry.aliases.list(self._name) if one.alias == "prod"), None)
 
     def check(self) -> None:
-        """Every move that was acknowledged is in the history, as one of an unbroken row; the last is what
-        `prod` means.
+        """Asserts that every acknowledged move is in the history, without gaps, and that `prod` points at the
+        version of the last one.
         """
         moves: list[Event] = []
         page = self._registry.adapters.history(self._name, limit=200)
@@ -132,7 +132,7 @@ class Promoter(RepeatedOperation):
 
 
 class Puller(RepeatedOperation):
-    """Somebody who pulls one version into one folder after another; a pull that fails leaves no folder."""
+    """A client that pulls one version into one folder after another; a failed pull leaves no folder."""
 
     def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
         super().__init__()

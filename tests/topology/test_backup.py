@@ -25,7 +25,7 @@ TONE = AdapterName.parse("acme/tone")
 
 
 def copy_bucket(source: str, target: str, endpoint: str) -> None:
-    """Every object below one prefix, to another: as `aws s3 sync` does."""
+    """Copies every object below one prefix to another, like `aws s3 sync`."""
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
     here, there = S3Location.parse(source), S3Location.parse(target)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=here.bucket, Prefix=here.prefix):

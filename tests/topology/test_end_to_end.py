@@ -42,7 +42,9 @@ def test_an_adapter_is_pushed_promoted_and_pulled_through_both_servers(
     assert weights(tmp_path / "pulled") == weights(tmp_path / "lora")
 
     def both_answered() -> bool:
-        """After a test that killed a server, the balancer finds it again a little later."""
+        """Waits until both servers answer: after a test killed one, the balancer needs a moment to find it
+        again.
+        """
         registry.adapters.get(name)
         return all(running.requests(one) > count for one, count in before.items())
 
@@ -69,7 +71,7 @@ def test_addresses_have_the_host_of_the_balancer_regardless_of_other_headers(
 def test_killing_processes_at_random_loses_no_acknowledged_push(
     running: TopologyProcesses, tmp_path: Path
 ) -> None:
-    """Each of them eight times, at moments that differ by how far the pushes are."""
+    """Each process is killed eight times, at moments that depend on the progress of the pushes."""
     name = AdapterName.parse("acme/killed-often")
     with Trainer(running.registry(), name, tmp_path) as pushing:
         for round in range(8):
@@ -84,10 +86,9 @@ def test_killing_processes_at_random_loses_no_acknowledged_push(
 def test_another_server_continues_after_one_dies_at_a_failpoint(
     can_run: None, tmp_path: Path, place: str
 ) -> None:
-    """The push that it had begun is made whole by the same client, which never learns of it.
+    """The same client completes the push that the server had begun, without noticing the failure.
 
-    Two push at once: the requests of one alone may come in such an order that each kind always goes to the
-    same server.
+    Two clients push at once: with one, the order of requests could send each kind always to the same server.
     """
     names = [AdapterName.parse(f"acme/died-{who}") for who in ("one", "two")]
     armed = ("--env", f"api-1:ADAPTRY_FAILPOINT={place}")
@@ -105,9 +106,7 @@ def test_another_server_continues_after_one_dies_at_a_failpoint(
 def test_a_server_that_is_replaced_fails_no_request(
     running: TopologyProcesses, tmp_path: Path, service: str
 ) -> None:
-    """Under load, and without a client that tries again: the server ends what it has, and is sent nothing
-    new.
-    """
+    """Under load, with clients that do not retry, the server finishes its requests and gets no new ones."""
     name = AdapterName.parse(f"acme/replaced-{service}")
     registry = running.registry()
     push(registry, open_dir(tiny_lora(tmp_path / "lora")), name)
@@ -168,7 +167,7 @@ def test_ctrl_c_leaves_no_process(can_run: None) -> None:
 
 @pytest.mark.heavy
 def test_processes_of_a_killed_run_are_ended_by_the_next(can_run: None, tmp_path: Path) -> None:
-    """Two of a database on one folder would ruin it; what was acknowledged by the first is there in the
+    """Two database servers on one folder would destroy it. Changes that the first acknowledged exist in the
     second.
     """
     name = AdapterName.parse("acme/left")

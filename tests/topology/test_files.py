@@ -248,7 +248,7 @@ def test_a_topology_is_started_in_a_folder(tmp_path: Path) -> None:
 
 
 def started(folder: Path, run: Path, *options: str) -> str:
-    """What the script says that starts nothing."""
+    """The output of the script, which starts nothing."""
     scripts = ROOT / "examples" / "topology"
     secrets = folder / "secrets"
     subprocess.run([sys.executable, scripts / "make_secrets.py", secrets], check=True, capture_output=True)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def python() -> str:
-    """The interpreter of the image: what is pinned for it need not exist for another."""
+    """The interpreter of the image: the pinned packages need not exist for another one."""
     (version,) = re.findall(r"ARG PYTHON=python:(\d+\.\d+)", DOCKERFILE)
     for candidate in (sys.executable, shutil.which(f"python{version}") or sys.executable):
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
@@ -51,11 +51,11 @@ def environment(python: str, folder: Path) -> Path:
 
 
 def execute(stage: str, programs: Path, places: dict[str, str]) -> None:
-    """Runs the lines of a stage that call pip, word for word but for places."""
+    """Runs the lines of a stage that call pip, unchanged except for paths."""
     for command in re.findall(r"pip (?:install|wheel) [^\n&]*", stage):
         for there, here in places.items():
             command = command.replace(there, here)
-        # What this machine's pip prefers to the index would not have the digests.
+        # Packages that this machine's pip prefers to those of the index would not have the digests.
         environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PIP_FIND_LINKS": ""}
         run = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=environ
@@ -64,7 +64,7 @@ def execute(stage: str, programs: Path, places: dict[str, str]) -> None:
 
 
 def installed(target: str, python: str, wheels: Path, folder: Path) -> Path:
-    """The programs of an image, in an environment of its own."""
+    """The programs of an image, in a separate environment."""
     stage = STAGES[target]
     programs = environment(python, folder)
     chosen = "".join(re.findall(r"ARG REQUIREMENTS=(.*)", stage))

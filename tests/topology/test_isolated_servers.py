@@ -32,7 +32,7 @@ pytestmark = [
     ),
 ]
 
-AREA = "/mnt"  # what a container would have at its root, but for /tmp, which programs name themselves
+AREA = "/mnt"  # the folders at a container's root, except /tmp, whose path is fixed in programs
 SETUP = f"""
 set -eu
 ip link set lo up && ip address add {OTHER}/32 dev lo
@@ -49,8 +49,8 @@ mount -o remount,bind,ro /
 
 
 def locked(name: str, given: Path, then: str) -> str:
-    """What the shell command `then` prints in the service's namespaces, where `$LOCK PROGRAM` runs a program
-    without capabilities.
+    """The output of the shell command `then` in the service's namespaces, where `$LOCK PROGRAM` runs a
+    program without capabilities.
 
     The files of `given` are in `AREA`, of which only `/data` and the service's tmpfs can be written to.
     """
@@ -77,7 +77,7 @@ def locked(name: str, given: Path, then: str) -> str:
 
 
 def placed(words: list[str]) -> str:
-    """A command of compose.yaml for the shell, its places those of `AREA`."""
+    """A command of compose.yaml for the shell, with paths in `AREA`."""
     moved = (word.replace("=/data", f"={AREA}/data").replace("=/run/secrets/", f"={AREA}/") for word in words)
     return shlex.join(moved)
 
@@ -91,7 +91,7 @@ def until(question: str) -> str:
 
 
 def answers(url: str) -> str:
-    """A shell command that succeeds where a GET does."""
+    """A shell command that succeeds if a GET succeeds."""
     code = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=3)"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {url} 2>/dev/null"
 
@@ -122,8 +122,8 @@ def test_only_the_s3_gateway_of_seaweedfs_is_reachable_from_other_services(tmp_p
     inside = {line for line in listening if line.startswith("127.0.0.1:")}
     ports = ("9333", "19333", "8080", "18080", "8888", "18888")
     assert inside >= {f"127.0.0.1:{port}" for port in ports}
-    # SeaweedFS binds the gateway's gRPC port to the gateway's address: compose.yaml says who is in that
-    # network.
+    # SeaweedFS binds the gateway's gRPC port to the gateway's address: compose.yaml determines which services
+    # are in that network.
     assert {line.rpartition(":")[2] for line in listening - inside} == {"8333", "18333"}
     assert [line for line in printed if line not in listening] == ["the bucket is there"]
 

@@ -32,7 +32,7 @@ PIN = ROOT / "examples" / "topology" / "pin.py"
 
 
 def images() -> dict[str, str]:
-    """The images of others, by where they are named. Those that we build have no digest before they are
+    """Third-party images, by the place that names them. Images that we build have no digest before they are
     built.
     """
     named = {
@@ -97,7 +97,7 @@ def test_each_package_of_an_image_has_one_version_and_its_files_digests(name: st
 
 
 def requirements_of(extras: Iterable[str]) -> Iterator[Requirement]:
-    """What extras ask for, those that they name of their own project among them."""
+    """The requirements of extras, including those of extras of their own project that they name."""
     for extra in extras:
         for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"][extra]):
             if canonicalize_name(requirement.name) == PROJECT["project"]["name"]:

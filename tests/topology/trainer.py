@@ -18,8 +18,8 @@ from .repeated_operations import RepeatedOperation, patiently
 
 
 class Trainer(RepeatedOperation):
-    """`known` is what was acknowledged: numbers and weights. `is_large`: whether it pushes as it would push
-    large adapters, file by file.
+    """`known`: the acknowledged versions' numbers and weights. `is_large`: whether it pushes file by file, as
+    for large adapters.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ def weights(folder: Path) -> bytes:
 def assert_nothing_lost(
     registry: Registry, name: AdapterName, known: list[tuple[int, bytes]], to: Path
 ) -> None:
-    """Each acknowledged push is its own version, once; each version that is shown can be had, whole."""
+    """Asserts that each acknowledged push is exactly one version, and that each visible version can be pulled
+    completely.
+    """
     numbers = [number for number, _ in known]
     assert numbers == list(range(1, len(known) + 1))
     shown, page = [], registry.versions.list(name)

@@ -1,5 +1,5 @@
-"""A real training with the callback: its checkpoints are drafts from which training can resume, its end is a
-version, and failures of the registry do not stop it.
+"""A real training run with the callback: its checkpoints are drafts from which training can resume, its end
+is a version, and failures of the registry do not stop it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Train = Callable[..., Any]
 
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Sixteen rows of counting, the same every time."""
+    """Sixteen rows of consecutive numbers, the same every time."""
 
     def __len__(self) -> int:
         return 16
@@ -58,7 +58,9 @@ def tiny_model() -> Any:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Train:
-    """Trains a tiny LoRA with the callback, six steps, saved every second; gives the Trainer."""
+    """Trains a tiny LoRA with the callback for six steps, saved after every second one; returns the
+    Trainer.
+    """
 
     def trained(callback: AdaptryCallback, model: Any = None, **options: Any) -> transformers.Trainer:
         if model is None:
@@ -187,8 +189,8 @@ def test_a_full_disk_does_not_stop_a_training_run(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the Trainer's own checkpoints go there is room; where temporary files go, none, or no such
-    place.
+    """There is space for the Trainer's own checkpoints, but none for temporary files, or their folder does
+    not exist.
     """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     callback = AdaptryCallback(registry, TONE, run="full")
@@ -209,7 +211,7 @@ def test_a_full_disk_does_not_stop_a_training_run(
 def test_refused_checkpoints_are_reported_and_kept(
     registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """NaN, as a training that went wrong leaves it."""
+    """The checkpoints have NaN, as after a failed training run."""
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         model = peft.get_peft_model(tiny_model(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
         with torch.no_grad():
@@ -262,8 +264,8 @@ def test_a_training_run_on_a_base_folder_is_bound_to_that_base(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The callback, `adaptry.push` and the command line give one version; the command in the warning, run
-    word for word, is all that an engine's worker waits for.
+    """The callback, `adaptry.push` and the command line give one version; an engine's worker waits only for
+    the command in the warning, which is run word for word.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
@@ -299,7 +301,9 @@ def test_a_training_run_claims_only_the_model_in_the_folder_that_it_loaded(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The two models have equal shapes, so nothing else would show it. The trained files are kept."""
+    """The two models have equal shapes, so nothing else would show the difference. The trained files are
+    kept.
+    """
     monkeypatch.chdir(tmp_path)
     model = tiny_model()
     model.save_pretrained("llama")
@@ -327,7 +331,7 @@ def test_the_logged_command_pushes_what_the_training_could_not(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also from another folder."""
+    """The command also works from another folder."""
     monkeypatch.chdir(tmp_path)
     tiny_model().save_pretrained("llama")
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")

@@ -14,7 +14,7 @@ import adaptry
 
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Sixteen rows of counting."""
+    """Sixteen rows of consecutive numbers."""
 
     def __len__(self) -> int:
         return 16
@@ -77,7 +77,7 @@ def lora(base: Path) -> Any:
 
 
 def train(model: Any, folder: Path) -> transformers.Trainer:
-    """Trains twelve steps, saved every fourth. (`Any`: transformers is not typed.)"""
+    """Trains for twelve steps, saved after every fourth one. (`Any`: transformers is not typed.)"""
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), max_steps=12, save_steps=4, eval_steps=4, eval_strategy="steps",
         logging_steps=4, per_device_train_batch_size=4, learning_rate=0.05, report_to=[], use_cpu=True,

@@ -41,5 +41,5 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """An adapter of a few MiB, so that its weights travel in several chunks."""
+    """An adapter of a few MiB, so that its weights are sent in several chunks."""
     return large_lora(tmp_path / "large")

@@ -21,7 +21,7 @@ from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, RemoteUploads
 
 
 class UnreachableUploads(RemoteUploads):
-    """Takes no byte."""
+    """Accepts no bytes."""
 
     def append(
         self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None

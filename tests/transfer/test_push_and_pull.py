@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_file(registry: LocalRegistry, folder: Pat
 
 @dataclass(frozen=True)
 class VersionsFromBefore(LocalVersions):
-    """Those of a server that has no pushes with files."""
+    """The versions of a server that does not support pushes with files."""
 
     def put_with_files(
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]

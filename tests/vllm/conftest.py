@@ -28,7 +28,7 @@ pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'ada
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files are, and who is there. `made` are the adapters' folders by digest."""
+    """Folders, addresses and tokens of the scene. `made`: the adapters' folders, by digest."""
 
     folder: Path
     server: Server
@@ -45,7 +45,7 @@ class Place:
         return version
 
     def trained(self, version: VersionInfo) -> list[float]:
-        """What PEFT says of it: the logprobs of what it chooses."""
+        """PEFT's output: the logprobs of the tokens that it chooses."""
         return models.said(self.base, self.made[version.digest.brief])
 
 
@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def env(site: Path, place: Place) -> dict[str, str]:
-    """A worker's: it may read and report, and nothing else."""
+    """The environment of a worker, which may only read and report."""
     return vllm_server.environment(
         site,
         place.folder / "home",

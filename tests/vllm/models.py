@@ -21,9 +21,7 @@ HIDDEN = 128
 
 
 def model(folder: Path, *, hidden: int = HIDDEN, seed: int = 0, positions: int = 64) -> Path:
-    """A Llama of random weights, large enough that it says one thing rather than another; its tokens are
-    bytes.
-    """
+    """A Llama with random weights, large enough that its choices are clear; its tokens are bytes."""
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=2,
         vocab_size=258, max_position_embeddings=positions, tie_word_embeddings=False, initializer_range=0.2,
@@ -39,7 +37,7 @@ def model(folder: Path, *, hidden: int = HIDDEN, seed: int = 0, positions: int =
 
 
 def adapter(folder: Path, *, hidden: int = HIDDEN, seed: int = 1, rank: int = 4, **options: object) -> Path:
-    """A LoRA that changes what its model says."""
+    """A LoRA that changes its model's output."""
     return tiny_lora(
         folder,
         hidden=hidden,
@@ -60,7 +58,7 @@ def saved_by_peft(base: Path, folder: Path, **options: object) -> Path:
 
 
 def said(base: Path, adapter: Path | None, tokens: int = 12, prompt: str = PROMPT) -> list[float]:
-    """The logprobs of what transformers, and PEFT, choose greedily in float32."""
+    """The logprobs of the tokens that transformers and PEFT choose greedily in float32."""
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, str(adapter))
@@ -68,7 +66,7 @@ def said(base: Path, adapter: Path | None, tokens: int = 12, prompt: str = PROMP
 
 
 def said_together(base: Path, adapters: Sequence[Path], weights: Sequence[float]) -> list[float]:
-    """As `said`, with PEFT's weighted sum of the adapters' updates."""
+    """Like `said`, with PEFT's weighted sum of the adapters' updates."""
     names = [f"adapter-{number}" for number in range(len(adapters))]
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(loaded, str(adapters[0]), adapter_name=names[0])

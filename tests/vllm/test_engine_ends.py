@@ -27,7 +27,7 @@ def register():
 
 
 def deadly_plugin(folder: Path) -> Path:
-    """A folder with a plugin for vLLM that ends the process that loads the version in ENDS_AT."""
+    """A folder with a vLLM plugin that ends the process when it loads the version in ENDS_AT."""
     (folder / "deadly-1.dist-info").mkdir(parents=True)
     (folder / "deadly.py").write_text(PLUGIN)
     (folder / "deadly-1.dist-info" / "METADATA").write_text("Name: deadly\nVersion: 1\n")

@@ -93,7 +93,7 @@ def test_an_alias_that_moves_during_the_evaluation_adds_nothing(
         while second.digest.brief not in vllm.complete(f"{NAME}@prod", "a", 1).model:
             pass
 
-    with passing_on(vllm.url, {4: move}) as url:  # in the middle: the first two requests are of the command
+    with passing_on(vllm.url, {4: move}) as url:  # in the middle: the command sends the first two requests
         options = ("--engine", url, "--model", f"{NAME}@prod")
         words = eval_command(f"{NAME}@1", "choosing", tasks, place.base, *options)
         printed = run_eval(words, evaluating, 4)
@@ -104,7 +104,7 @@ def test_an_alias_that_moves_during_the_evaluation_adds_nothing(
 
 @contextmanager
 def passing_on(url: str, before: Mapping[int, Callable[[], None]]) -> Iterator[str]:
-    """Passes requests on one by one; `before` the one of that number, something happens."""
+    """A proxy that forwards requests one by one; `before` names the request before which the action runs."""
     guard, count = threading.Lock(), iter(range(1 << 30))
 
     class Handler(BaseHTTPRequestHandler):

@@ -37,7 +37,7 @@ def exported(base: Path, adapter: Path, to: Path, format: str | None = None, **a
 
 
 def of_rank(folder: Path, rank: int) -> Path:
-    """An adapter whose file says rank 32, and whose updates have another."""
+    """An adapter whose file has rank 32, and whose updates have a lower rank."""
     adapter = models.adapter(folder, rank=WIDE)
     tensors = load_file(adapter / WEIGHTS)
     mixed = torch.randn(rank, WIDE, generator=torch.Generator().manual_seed(0)) / WIDE**0.5
@@ -87,7 +87,7 @@ def test_a_rank_above_the_servers_is_served_within_the_reported_error(
 
 
 def trained(base: Path, folder: Path, **config: Any) -> Path:
-    """An adapter as PEFT saves it, every number of it moved."""
+    """An adapter saved by PEFT, with random changes of all numbers."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     options: dict[str, Any] = {"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], **config}

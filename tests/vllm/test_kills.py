@@ -107,12 +107,12 @@ def test_no_answer_fails_or_is_stale_over_an_outage_and_a_kill_while_the_alias_m
 
 
 def up(vllm: Vllm) -> str:
-    """The metric that says whether the registry answers."""
+    """The metric that shows whether the registry answers."""
     lines = vllm.ask("GET", "/metrics").body.splitlines()
     return next((line for line in lines if line.startswith("adaptry_registry_up")), "")
 
 
 def residents(place: Place) -> set[str]:
-    """The versions that the registry knows to be served there."""
+    """The versions that are served there, according to the registry."""
     found = place.registry.workers.get("killed").residents
     return {one.digest.brief for one in found if one.condition == "serving" and one.digest}

@@ -1,4 +1,4 @@
-"""The plugin in a real vLLM is its only worker: what the registry knows of it, that `adaptry follow` and
+"""The plugin in a real vLLM is its only worker: what the registry knows about it, that `adaptry follow` and
 `adaptry cache gc` respect it, and the status of a recall while the engine is unreachable, killed, declared
 gone, and back.
 """
@@ -46,7 +46,7 @@ def run(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def served(run: Run) -> set[tuple[str, str]]:
-    """What the registry knows of the worker: each name with its condition."""
+    """The registry's view of the worker: each name with its condition."""
     found = json.loads(run("workers", "show", "one", "--json").stdout)
     return {(one["served_as"], one["condition"]) for one in found["residents"]}
 

@@ -46,7 +46,7 @@ def test_a_pinned_adapter_is_loaded_at_the_start_and_returns_to_the_engine(
         wait_for(lambda: len(residents(log)) == 1)
         (first,) = residents(log)
         for _ in range(2):
-            for other in others:  # more than there is room for, at once
+            for other in others:  # more than fit at once
                 found = logprobs(vllm.complete(str(other.name), models.PROMPT))
                 assert found == close_to(place.trained(other))
             wait_for(lambda: first in residents(log) and len(residents(log)) == 2)

@@ -38,7 +38,7 @@ def close_to(values: list[float]) -> object:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits for it. Fails with the time that was given."""
+    """Waits for the condition. After the timeout, fails and reports it."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} seconds"

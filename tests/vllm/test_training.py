@@ -27,7 +27,7 @@ pytestmark = vllm_server.PYTHON.marks
 
 
 def test_a_training_run_is_pushed_and_served(place: Place, vllm: Vllm, tmp_path: Path) -> None:
-    """The base is named by the path of its folder alone, as trainers write it into the config."""
+    """The base is named only by the path of its folder, as trainers write it into the config."""
     import peft
     import torch
 
@@ -91,12 +91,12 @@ def run_hub_client(place: Place, *arguments: object) -> None:
 
 
 def answer_of(vllm: Vllm, model: str) -> Answer:
-    """The answer, after the refusal that vLLM's plugin remembers for some seconds."""
+    """The answer, once vLLM's plugin has forgotten its refusal, which takes some seconds."""
     return until(lambda: vllm.complete(model, models.PROMPT), lambda answer: answer.status == 200)
 
 
 class Counting:
-    """Rows that count on from anywhere. (`Any`: tensors.)"""
+    """Rows of consecutive numbers with different starts. (`Any`: tensors.)"""
 
     def __len__(self) -> int:
         return 32

@@ -1,5 +1,6 @@
 """Verdicts about vLLM compared with vLLM: each predicted wrong output occurs and its repair restores the
-trained output, what is called refused is refused, and what is called as trained is as trained.
+trained output, adapters with the verdict "refused" are refused, and those with "as trained" are served as
+trained.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def outcome(base: Path, adapter: Path, runtime: str = ENGINE) -> str:
 
 
 def prefixed(adapter: Path, folder: Path, prefix: str) -> Path:
-    """The same adapter, as one trained inside a larger model names its modules."""
+    """The same adapter, with the module names of one that was trained inside a larger model."""
     shutil.copytree(adapter, folder)
     tensors = load_file(folder / WEIGHTS)
     old, new = "base_model.model.model.", f"base_model.model.{prefix}model."
@@ -156,7 +157,7 @@ def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
     load(engine, "reloaded", folder)
     assert logprobs(engine.complete("reloaded", prompt)) != close_to(
         new
-    )  # its first block is the old weights'
+    )  # its first block belongs to the old weights
 
     load(engine, "reloaded", second)
     assert logprobs(engine.complete("reloaded", prompt)) == close_to(new)

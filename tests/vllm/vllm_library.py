@@ -1,8 +1,8 @@
-"""Runs in vLLM's environment, apart from ours: an offline engine, and what it makes of a model's adapters.
+"""Runs in vLLM's environment, apart from ours: an offline engine, and its output with a model's adapters.
 
-python vllm_library.py MODEL OPTIONS PROMPT ADAPTER…     a line of JSON: the logprobs of what the model
-    chooses, then of each adapter the same, or why it was refused. OPTIONS are JSON: what the engine is made
-    with.
+python vllm_library.py MODEL OPTIONS PROMPT ADAPTER…     a line of JSON: the logprobs of the tokens that the
+    model chooses, then the same with each adapter, or the reason why it was refused. OPTIONS are JSON: the
+    engine's arguments.
 """
 
 from __future__ import annotations

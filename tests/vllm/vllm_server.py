@@ -32,7 +32,7 @@ START_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. (`Any`: JSON.)"""
+    """A response. (`Any`: JSON.)"""
 
     status: int
     body: Any
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def model(self) -> str:
-        """What answered."""
+        """The name of the model that answered."""
         assert self.status == 200, self.body
         model: str = self.body["model"]
         return model
@@ -66,7 +66,7 @@ class Vllm:
     log: Path
 
     def complete(self, model: str, prompt: str, tokens: int = 12) -> Answer:
-        """Greedy, with the logprobs of what was chosen."""
+        """A greedy completion, with the logprobs of the chosen tokens."""
         asked = {"model": model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True}
         return self.ask("POST", "/v1/completions", {**asked, "temperature": 0, "logprobs": 1})
 
@@ -76,7 +76,7 @@ class Vllm:
         return Answer(answer.status, answer.json() if "json" in kind else answer.data.decode())
 
     def names(self) -> dict[str, str]:
-        """What is loaded, with its folder."""
+        """The loaded names, with their folders."""
         cards = self.ask("GET", "/v1/models").body["data"]
         return {card["id"]: card["root"] for card in cards if card.get("parent")}
 
@@ -104,7 +104,7 @@ def installed(python: str, folder: Path) -> Path:
 
 
 def environment(site: Path, home: Path, **more: str) -> dict[str, str]:
-    """For a process of vLLM: quiet, offline, small, with our wheel and no registry yet."""
+    """The environment of a vLLM process: quiet, offline, small, with our wheel and without a registry."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADAPTRY_", "PYTHON"))}
     return {
         **kept,
@@ -163,7 +163,7 @@ def served_at(
         ),
         *("--max-lora-rank", "16", "--max-model-len", "64", "--max-num-seqs", "4", "--enforce-eager"),
         *("--dtype", "float32", *options),
-    ]  # float32: with bfloat16 it takes AMX kernels, which not every machine that says it has them can run
+    ]  # float32: with bfloat16 it uses AMX kernels, which some machines report but cannot run
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=dict(env), stdout=output, stderr=output, start_new_session=True
@@ -174,7 +174,7 @@ def served_at(
         yield server
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its engine is a process of its own
+            os.killpg(process.pid, signal.SIGKILL)  # its engine is a separate process
         process.wait()
 
 
@@ -192,8 +192,8 @@ def _wait_for(server: Vllm) -> None:
 def offline(
     env: Mapping[str, str], model: Path, prompt: str, adapters: Sequence[Path], **options: object
 ) -> list[list[float] | str]:
-    """What an engine without a server says for the model and with each adapter: logprobs, or why it
-    refused.
+    """The output of an engine without a server, for the model and with each adapter: logprobs, or the reason
+    of a refusal.
     """
     script = Path(__file__).with_name("vllm_library.py")
     command = [PYTHON.python, str(script), str(model), json.dumps(options), prompt, *map(str, adapters)]

@@ -21,7 +21,7 @@ from .recorded_vllm import LoRARequest, Models
 
 
 class _Role:
-    """A role of a registry that can be away. (`Any`: whatever the role's methods take and give.)"""
+    """A role of a registry that can be unreachable. (`Any`: arguments and results of the role's methods.)"""
 
     def __init__(self, role: Any, call: Callable[[str, Callable[[], Any]], Any]) -> None:
         self._role, self._call = role, call
@@ -36,9 +36,10 @@ class _Role:
 
 
 class Flapping(LocalRegistry):
-    """A registry that can be away for its worker; `asked` counts the looks at a ref. `there` is the
-    same registry, always reachable; `lagging` are aliases as they were before, `broken` is a method
-    that does not answer; with `is_revoked`, it refuses the worker's token."""
+    """A registry that can be unreachable for its worker; `asked` counts the look-ups of refs. `there` is the
+    same registry, always reachable; `lagging` has earlier states of aliases, `broken` is a method that does
+    not answer; with `is_revoked`, it refuses the worker's token.
+    """
 
     is_away = False
     is_revoked = False
@@ -65,7 +66,7 @@ class Flapping(LocalRegistry):
 
 
 class Bench:
-    """A vLLM that serves `base`, with our resolver in it, and the registry that it asks."""
+    """A vLLM that serves `base` with our resolver, and the registry that the resolver queries."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Bench:
         return await self.served.resolve(InProcessVllm.current(), name)
 
     async def ask(self, name: str) -> str | None:
-        """The folder that a request for `name` is answered from; None where vLLM says that there is no such
+        """The folder from which a request for `name` is answered; None if vLLM reports that there is no such
         model.
         """
         request = await self.models.resolve_lora(name)
@@ -119,5 +120,5 @@ class Bench:
 
     @property
     def held(self) -> set[str]:
-        """The digests of what the engine holds, by their beginnings."""
+        """The beginnings of the digests of the adapters that the engine holds."""
         return {Path(path).parent.name[:12] for path in self.models.engine_client.held.values()}

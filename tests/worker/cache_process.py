@@ -19,7 +19,7 @@ from adaptry.storage.local.files import LocalFiles
 
 
 class StallingFiles(LocalFiles):
-    """Waits after the first chunk of a file of several."""
+    """Waits after the first chunk of a file that has several."""
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         for number, chunk in enumerate(super().read(name, revision, path, start)):

@@ -45,7 +45,7 @@ def publish(registry: LocalRegistry, tmp_path: Path) -> Publish:
 
 @pytest.fixture
 def large(registry: LocalRegistry, tmp_path: Path) -> VersionInfo:
-    """A version whose weights travel in several chunks."""
+    """A version whose weights are sent in several chunks."""
     return push(registry, open_dir(large_lora(tmp_path / "large")), "acme/large").version
 
 

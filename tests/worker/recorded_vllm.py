@@ -1,6 +1,6 @@
-"""What a resolver sees of vLLM, as vLLM 0.32 has it (entrypoints/openai/models/serving.py,
-v1/engine/async_llm.py): which names are loaded, what the engine holds, and which requests are under way. The
-real one is in `tests/vllm`.
+"""The parts of vLLM that a resolver sees, as in vLLM 0.32 (entrypoints/openai/models/serving.py,
+v1/engine/async_llm.py): the loaded names, the adapters that the engine holds, and the running requests.
+`tests/vllm` uses the real vLLM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 @dataclass(slots=True)
 class LoRARequest:
-    """The fields that matter. Mutable, as vLLM's is: it writes its number into it."""
+    """The fields that matter. Mutable like vLLM's class, since vLLM writes the adapter's number into it."""
 
     lora_name: str
     lora_int_id: int
@@ -41,7 +41,7 @@ class OutputProcessor:
             self.request_states.pop(one)
 
     def finish(self, key: object, reason: str) -> None:
-        """As `process_outputs` does it, for a request of three tokens that has got two more."""
+        """Ends a request like `process_outputs`, after three tokens of which two are new."""
         self._update_stats_from_finished(self.request_states.pop(key), reason, None)
 
     def _update_stats_from_finished(self, req_state: Any, finish_reason: Any, iteration_stats: Any) -> None:
@@ -51,7 +51,7 @@ class OutputProcessor:
 @dataclass(slots=True)
 class EngineClient:
     """An engine that holds what it was given. Beyond `max_cpu_loras` it evicts the least recently used one
-    (lora/worker_manager.py). `refuses` is what it does not take, by a word in the path."""
+    (lora/worker_manager.py). `refuses` are words in the paths of adapters that it refuses."""
 
     limits: dict[str, Any]
     held: dict[int, str] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Models:
         self._resolve = resolve
 
     async def resolve_lora(self, name: str) -> LoRARequest | None:
-        """None is vLLM's 404. What a resolver raises goes to the caller."""
+        """None is vLLM's 404. A resolver's errors are passed to the caller."""
         async with self.lora_resolver_lock[name]:
             if name in self.lora_requests:
                 return self.lora_requests[name]
@@ -113,7 +113,9 @@ class Models:
             return request
 
     def begin(self, name: str) -> Callable[..., None]:
-        """A request under way with what `name` means now; call what is given when it ends, or is aborted."""
+        """Begins a request with the version that `name` now selects; call the returned function when it ends
+        or is aborted.
+        """
         processor, key = self.engine_client.output_processor, object()
         request = SimpleNamespace(
             request_id=key,

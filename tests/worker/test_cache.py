@@ -34,7 +34,7 @@ TONE = AdapterName.parse("acme/tone")
 
 @dataclass(frozen=True)
 class DeadFiles(LocalFiles):
-    """Gives one chunk of a file, once, and no more."""
+    """Yields one chunk of a file, once, and no further chunks."""
 
     given: list[bool] = field(default_factory=list)
 
@@ -47,13 +47,13 @@ class DeadFiles(LocalFiles):
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """The next line that it prints."""
+    """The next line of the process's output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def go_on(process: subprocess.Popen[str]) -> str:
-    """Ends its input; what it prints until it ends."""
+    """Ends the process's input; returns the rest of its output."""
     return process.communicate()[0].strip()
 
 
@@ -270,7 +270,7 @@ def test_a_version_larger_than_the_cache_is_refused_without_evictions(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 14 MiB, where this user may mount one."""
+    """A file system of 14 MiB, if this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(place)]

@@ -1,5 +1,5 @@
 """Versions that end vLLM's engine, and the process of the plugin with it, while they are loaded or answer
-their first request: what the next process does with them.
+their first request: how the next process treats them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TONE = AdapterName.parse("acme/tone")
 
 
 class MortalEngine(EngineClient):
-    """Ends when it loads one of `ends_at`, by a word in the path."""
+    """An engine that ends when it loads an adapter whose path contains a word of `ends_at`."""
 
     ends_at: tuple[str, ...] = ()
 
@@ -39,7 +39,7 @@ class MortalEngine(EngineClient):
 
 
 def mortal(bench: Bench, *versions: VersionInfo) -> Bench:
-    """The bench with an engine that these versions end."""
+    """The bench, with an engine that these versions cause to end."""
     engine = MortalEngine(bench.models.engine_client.limits)
     engine.ends_at = tuple(version.digest.hex for version in versions)
     bench.models.engine_client = engine
@@ -78,7 +78,7 @@ def test_a_version_that_ended_the_engine_twice_waits_and_others_are_served(
             now = mortal(now.restarted(), poison)
         with pytest.raises(CrashPause, match=r"ended 2 times while it loaded acme/tone@1.*next attempt"):
             await now.ask("acme/tone@1")
-        with pytest.raises(CrashPause):  # its pause is for every name of the version
+        with pytest.raises(CrashPause):  # its pause applies to every name of the version
             await now.ask("acme/tone")
         assert facts.digest.hex in str(await now.ask("acme/facts"))
         await now.look()

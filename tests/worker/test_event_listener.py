@@ -16,7 +16,7 @@ def test_only_events_of_the_selected_namespaces_are_received(registry: LocalRegi
     async def test() -> None:
         ear = EventListener(registry)
         ear.subscribe([TONE])
-        assert await ear.wait(60) == frozenset()  # what came before is not known, so all is to be looked at
+        assert await ear.wait(60) == frozenset()  # earlier events are unknown, so everything must be checked
         for name in ("other/tone", "acme/voice"):
             await asyncio.to_thread(registry.adapters.create, AdapterName.parse(name), AdapterEdit())
         assert await ear.wait(60) == {AdapterName.parse("acme/voice")}

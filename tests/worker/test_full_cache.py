@@ -58,7 +58,7 @@ def test_names_are_refreshed_while_a_request_for_a_preloaded_one_waits(
 def test_two_refreshes_at_once_do_not_wait_for_room_for_a_preloaded_name(
     bench: Bench, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
-    """No client waits for it, so it must not wait until an adapter that is used has been unloaded."""
+    """No client waits for this name, so it must not wait for the unloading of an adapter that is in use."""
     publish(seed=0, name="acme/a")
     publish(seed=1, name="acme/b")
     size = sum(path.stat().st_size for path in next(tmp_path.glob("out-*")).iterdir())

@@ -1,4 +1,4 @@
-"""The names that vLLM's plugin loads adapters under, which routers see."""
+"""The names under which vLLM's plugin loads adapters, which routers see."""
 
 from __future__ import annotations
 

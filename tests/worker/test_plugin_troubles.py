@@ -68,8 +68,7 @@ def test_a_newer_version_that_the_cache_has_no_room_for_is_reported_until_it_is_
 def test_a_name_that_was_unloaded_while_it_was_refreshed_does_not_disturb_others(
     bench: Bench, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
-    """The engine refuses the newer version of facts when that of tone takes the room of facts
-    in the cache."""
+    """The engine refuses the newer version of facts if that of tone takes the place of facts in the cache."""
     names = ("acme/facts", "acme/tone")
     old = [publish(seed=seed, name=name) for seed, name in zip((1, 2), names, strict=True)]
     for name, version in zip(names, old, strict=True):
@@ -191,7 +190,7 @@ def test_unknown_names_unload_nothing_at_the_maximum(
 def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
     bench: Bench, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the registry would not know of it, and would call its recall complete."""
+    """Otherwise the registry would not know about it, and would report its recall as complete."""
     monkeypatch.setattr("adaptry.integrations.serving.vllm.worker.MAX_RESIDENTS", 2)
     for seed in (1, 2, 3):
         publish(seed=seed)
@@ -276,7 +275,7 @@ def messages(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
 def test_known_names_are_served_although_the_registry_refuses_the_workers_token(
     bench: Bench, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A new name is refused, and the error says whose token it is."""
+    """A new name is refused, and the error names the token's owner."""
     version = publish()
 
     async def test() -> None:
@@ -302,7 +301,7 @@ def test_known_names_are_served_although_the_registry_refuses_the_workers_token(
 def test_a_refused_name_is_logged_once_with_a_command_for_its_version(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A name to preload is tried again and again."""
+    """A name to preload is tried repeatedly."""
     push(bench.registry.there, open_dir(tiny_lora(tmp_path / "wide", rank=32)), "acme/tone")
     loading = bench.restarted(preload=("acme/tone@1",), refused_for=0.0)
 
@@ -346,7 +345,7 @@ def test_the_log_has_the_registrys_reason_for_a_name_that_it_does_not_have(
 def test_a_base_folder_that_changed_after_the_start_of_vllm_identifies_no_base(
     bench: Bench, base: Path, publish: Publish
 ) -> None:
-    """vLLM may have read what was there before."""
+    """vLLM may have read the previous files."""
     point(bench, "acme/tone", publish())
     bench = bench.restarted(started_at=base.stat().st_ctime - 3600)
 

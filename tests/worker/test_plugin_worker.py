@@ -35,7 +35,7 @@ PROD = "acme/tone@prod"
 
 
 def held(bench: Bench) -> dict[tuple[str, int], str]:
-    """What the registry knows that the worker has: the condition by name and number."""
+    """The worker's versions according to the registry: the condition by name and number."""
     found = bench.registry.there.workers.get("gpu-1").residents
     return {(one.served_as, one.number): one.condition for one in found}
 
@@ -77,7 +77,7 @@ def test_a_version_is_reported_before_it_is_loaded_and_as_served_afterwards(
 def test_the_engine_is_reported_while_it_takes_long_to_load_the_version_that_an_alias_moved_to(
     bench: Bench, publish: Publish
 ) -> None:
-    """Else its report would expire, and it would count as silent."""
+    """Otherwise its report would expire, and it would count as silent."""
     first, second = publish(), publish(seed=2)
     bench.registry.aliases.move(TONE, "prod", first.digest, None)
     bench = bench.restarted(report_interval=0.01)
@@ -486,7 +486,7 @@ def test_an_alias_of_a_lower_generation_than_was_seen_is_not_followed(bench: Ben
 
     asyncio.run(before())
     again = bench.restarted()
-    again.registry.lagging = {"prod": seen_at}  # as a replica that is behind answers
+    again.registry.lagging = {"prod": seen_at}  # like the answer of a replica that lags behind
 
     async def after() -> None:
         assert second.digest.hex in (await again.ask(PROD) or "")

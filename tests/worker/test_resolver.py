@@ -65,7 +65,7 @@ def test_loaded_adapters_have_unique_names(bench: Bench, publish: Publish) -> No
         assert all(version.digest.brief in name for name in names)
         assert (
             "acme/tone" + f"@{version.digest.brief}" not in names
-        )  # it was used before, and may be under way yet
+        )  # it was used before, and a request may still be running
 
     asyncio.run(test())
 
@@ -368,7 +368,7 @@ def test_events_of_the_registry_are_received(
         async with asyncio.timeout(60):
             while second.digest.hex not in (await hearing.ask("acme/tone@prod") or ""):
                 await asyncio.sleep(0)
-            while not await hearing.ask("acme/tone@next"):  # it was refused, and that is forgotten
+            while not await hearing.ask("acme/tone@next"):  # it was refused, and the refusal is forgotten
                 await asyncio.sleep(0)
 
     asyncio.run(test())

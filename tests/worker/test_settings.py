@@ -63,7 +63,7 @@ def test_without_a_registry_or_runtime_loading_the_plugin_does_nothing(environ: 
 def test_the_plugin_reports_that_vllm_may_not_load_adapters(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which is so with several API servers, too: vLLM does not start if it may."""
+    """This also applies with several API servers: vLLM does not start if it may load adapters."""
     monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", raising=False)
     register()

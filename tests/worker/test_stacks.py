@@ -36,7 +36,7 @@ def both(bench: Bench, publish: Publish) -> tuple[VersionInfo, VersionInfo]:
 
 
 def updates(folder: Path) -> dict[str, Any]:
-    """What an adapter adds to each weight, by the name of the module. (`Any`: tensors.)"""
+    """The update that an adapter adds to each weight, by the name of the module. (`Any`: tensors.)"""
     from safetensors.torch import load_file
 
     config = open_dir(folder).config

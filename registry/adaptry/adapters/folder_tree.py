@@ -108,8 +108,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterLocation]:
-    """The adapters that the files with these names may contain. A file with a name that the user chose is an
-    adapter of its own, unless the folder is the adapter of a tool that uses other names.
+    """The adapters that the files with these names may contain. A file with a name that the user chose is a
+    separate adapter, unless the folder is the adapter of a tool that uses other names.
     """
     format = detect_format(names)
     if (

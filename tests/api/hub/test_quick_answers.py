@@ -417,7 +417,7 @@ async def _ask(
     headers: Mapping[str, str],
     app: FastAPI | None = None,
 ) -> Answered:
-    """One request. The event loop is a new one each time, so nothing of the application may depend on it."""
+    """Makes one request. The event loop is new each time, so no part of the application may depend on it."""
     app = app or target  # type: ignore[assignment]
     assert isinstance(app, FastAPI)
     scope, sent = _scope(method, url, headers, app), list[Message]()

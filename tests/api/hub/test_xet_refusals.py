@@ -1,4 +1,4 @@
-"""Which Xet uploads are refused, by which component, and that nothing of a refused upload is stored."""
+"""Which Xet uploads are refused, by which component, and that no part of a refused upload is stored."""
 
 from __future__ import annotations
 

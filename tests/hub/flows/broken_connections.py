@@ -6,12 +6,12 @@ from pathlib import Path
 
 from world import WEIGHTS, ClientCannot, World, line, sha256
 
-_TEN_MB = 10 << 20  # the client's piece: what it has less of, it does not keep
+_TEN_MB = 10 << 20  # the size of the client's pieces: it does not keep an incomplete one
 
 
 @line(35)
 def a_cut_connection(world: World) -> None:
-    """The download of a large file goes on where it was cut."""
+    """The download of a large file continues where it was cut."""
     from wire import PROXY
 
     assert PROXY is not None

@@ -1,4 +1,4 @@
-"""The `hf` command: line 48, and `hf cache verify` of a file that changed on the way (56)."""
+"""The `hf` command: line 48, and `hf cache verify` of a file that was altered during the download (56)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HF = str(Path(sys.executable).with_name("hf"))
 
 
 def hf(*words: str | Path, code: int = 0) -> str:
-    """What a command prints; it must end with this exit code."""
+    """The output of a command, which must end with this exit code."""
     done = subprocess.run([HF, *words], capture_output=True, text=True, check=False)
     assert done.returncode == code, f"hf {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -61,7 +61,7 @@ def the_command(world: World) -> None:
 
 @line(56)
 def a_download_that_changed_on_the_way(world: World) -> None:
-    """The client compares sizes alone; `hf cache verify` then asks us for the digests, and finds it."""
+    """The client compares only sizes; then `hf cache verify` requests the digests, and detects the change."""
     from wire import PROXY
 
     assert PROXY is not None

@@ -11,7 +11,7 @@ from world import CARD, CONFIG, WEIGHTS, World, line, raises, refused
 
 @line(13)
 def several_operations(world: World) -> None:
-    """A file added, one taken away, a large and a small one copied."""
+    """One file is added, one removed, and a large and a small one are copied."""
     name = world.name()
     folder = world.folder("first", **{"vocab.txt": "a", "LICENSE": "mine"})
     world.api().create_repo(name)

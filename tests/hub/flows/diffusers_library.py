@@ -12,7 +12,7 @@ FILE = "pytorch_lora_weights.safetensors"
 
 @line(47)
 def load_lora_weights(world: World) -> None:
-    """What `load_lora_weights` reads, with and without the name of the file."""
+    """`load_lora_weights` reads the adapter, with and without the name of the file."""
     torch.manual_seed(0)
     at = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     sent = {f"{at}.lora_A.weight": torch.randn(4, 8), f"{at}.lora_B.weight": torch.randn(8, 4)}

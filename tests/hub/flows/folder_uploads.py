@@ -19,7 +19,7 @@ def commits(world: World, name: str) -> int:
 
 @line(10)
 def a_folder(world: World) -> None:
-    """A card, a config, weights, an empty file, a folder in the folder: one commit."""
+    """A card, a config, weights, an empty file and a subfolder are pushed in one commit."""
     name = world.name()
     world.api().create_repo(name)
     before = commits(world, name)
@@ -103,7 +103,7 @@ def a_broken_card(world: World) -> None:
 
 @line(53)
 def what_does_not_belong(world: World) -> None:
-    """Pickles, optimizer state and checkpoints of a training are left out, and the rest goes in."""
+    """Pickles, optimizer state and training checkpoints are left out, and all other files are stored."""
     name = world.name()
     world.api().create_repo(name)
     folder = world.folder("first")
@@ -121,7 +121,7 @@ def what_does_not_belong(world: World) -> None:
 
 @line(54)
 def an_adapter_that_cannot_work(world: World) -> None:
-    """What `adaptry push` refuses, a commit is refused for, in words that the user sees."""
+    """A commit is refused for the same reasons as `adaptry push`, with a message that the user sees."""
     name = world.pushed()
     before = world.api().model_info(name).sha
     broken = [
@@ -135,8 +135,8 @@ def an_adapter_that_cannot_work(world: World) -> None:
 
 @line(74)
 def what_a_branch_cannot_hold(world: World) -> None:
-    """Refused when it is announced, with the reason, and nothing is stored; also by the client that tries for
-    ever.
+    """The file is refused when it is announced, with the reason, and nothing is stored, even by the client
+    that retries without end.
     """
     name = world.name()
     world.api().create_repo(name)
@@ -145,7 +145,7 @@ def what_a_branch_cannot_hold(world: World) -> None:
     shutil.copytree(world.folders / "first", folder.joinpath(*"abcdefgh"))
     with refused(413, "too deep or too long"):
         world.api().upload_folder(repo_id=name, folder_path=folder, revision="drafts")
-    if hasattr(HfApi, "upload_large_folder"):  # it ends, whatever is refused
+    if hasattr(HfApi, "upload_large_folder"):  # it ends even if everything is refused
         world.api().upload_large_folder(
             repo_id=name, repo_type="model", folder_path=folder, revision="drafts", print_report=False
         )

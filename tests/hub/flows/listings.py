@@ -111,7 +111,7 @@ def models_listed(world: World) -> None:
     assert ids(inference="warm") == set()
     with refused(400, "cannot filter a list by apps"):
         ids(apps="vllm")
-    if VERSION < (1, 0):  # which searches for both
+    if VERSION < (1, 0):  # it searches for both
         assert ids(model_name="beta") == {world.name("beta")}
     assert len(list(world.api().list_models(**mine, limit=2))) == 2
     full = next(iter(world.api().list_models(**mine, full=True, limit=1)))

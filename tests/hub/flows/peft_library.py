@@ -26,7 +26,7 @@ def base(world: World) -> torch.nn.Module:
 
 
 def trained(world: World, seed: int, name: str = BASE, adapter: str = "default") -> PeftModel:
-    """A LoRA whose weights are random, on the base; its config calls the base by `name`."""
+    """A LoRA of the base with random weights, whose config names the base `name`."""
     torch.manual_seed(seed)
     model = base(world)
     model.name_or_path = model.config._name_or_path = name
@@ -51,7 +51,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @contextmanager
 def same(expected: torch.Tensor) -> Iterator[list[torch.nn.Module]]:
-    """The models put into the list give these logits, bit for bit."""
+    """Asserts that the models appended to the list give these logits, bit for bit."""
     found: list[torch.nn.Module] = []
     yield found
     for number, model in enumerate(found):

@@ -12,7 +12,7 @@ def whoami(world: World) -> None:
     told = world.api().whoami()
     assert told["name"] == "alice", told
     assert "acme" in {org["name"] for org in told["orgs"]}, told
-    # Until 1.0 it is the error of `requests`; both are OSErrors.
+    # Before 1.0 it is an error of `requests`; both are OSErrors.
     with raises(OSError, 401):
         HfApi(token="hf_of_nobody").whoami()
 

@@ -96,8 +96,8 @@ def endings(world: World) -> None:
 
 @line(55)
 def versions_and_aliases(world: World) -> None:
-    """A commit that changes weights is the next version; a new card is none; `prod` moves by promotion
-    alone.
+    """A commit that changes weights makes the next version; a new card makes none; `prod` moves only by
+    promotion.
     """
     name = world.pushed()
     api = world.api()

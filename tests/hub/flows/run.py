@@ -36,7 +36,7 @@ def main(family: str, number: int, told: dict[str, Any]) -> None:
         from wire import Proxy
 
         proxy = Proxy(told["endpoint"])
-        os.environ["HF_ENDPOINT"] = proxy.url  # read when the client is imported, so before that
+        os.environ["HF_ENDPOINT"] = proxy.url  # set before the client is imported, since it reads them then
     import world
 
     for module in MODULES[family]:

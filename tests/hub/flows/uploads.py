@@ -56,7 +56,7 @@ def a_file_in_parts(world: World) -> None:
 
 @line(50)
 def bytes_of_every_kind(world: World) -> None:
-    """Zeros, noise, and three bytes: of each kind of chunk that Xet packs in its own way."""
+    """Zeros, noise, and repetitions of three bytes: Xet packs each kind of chunk differently."""
     name = world.name()
     world.api().create_repo(name)
     world.api().create_branch(name, branch="drafts")
@@ -72,7 +72,9 @@ def bytes_of_every_kind(world: World) -> None:
 
 @line(52)
 def a_file_that_changes_on_the_way(world: World) -> None:
-    """A byte of it is flipped on the way up: nothing is committed, and the client says that it failed."""
+    """One bit of the file is flipped during the upload: nothing is committed, and the client reports the
+    failure.
+    """
     from wire import PROXY
 
     assert PROXY is not None
@@ -84,7 +86,7 @@ def a_file_that_changes_on_the_way(world: World) -> None:
         world.api().upload_file(
             path_or_fileobj=world.folders / "large" / WEIGHTS, path_in_repo=WEIGHTS, repo_id=name
         )
-    except (OSError, RuntimeError):  # HfHubHTTPError is an OSError; hf_xet raises the other
+    except (OSError, RuntimeError):  # HfHubHTTPError is an OSError; hf_xet raises the other error
         pass
     else:
         raise AssertionError("bytes that changed on the way were taken")

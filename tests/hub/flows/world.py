@@ -35,10 +35,10 @@ class ClientCannot(Exception):
 
 @dataclass(frozen=True)
 class World:
-    """`folders`: `first` and `second` are two trainings of one adapter, `large` one of 30 MB, `base` their
-    model.
+    """`folders`: `first` and `second` are two training runs of one adapter, `large` is an adapter of 30 MB,
+    `base` is their model.
 
-    `prefix` is what all names of this flow begin with; `adaptry` starts our own command.
+    `prefix` is the beginning of all names in this flow; `adaptry` starts our own command.
     """
 
     endpoint: str
@@ -53,11 +53,11 @@ class World:
         return HfApi(token=self.tokens[who] if who != "nobody" else False)
 
     def name(self, word: str = "tone") -> str:
-        """The id of a repository that is this flow's alone."""
+        """The id of a repository that only this flow uses."""
         return f"acme/{self.prefix}-{word}"
 
     def folder(self, name: str = "first", **texts: str) -> Path:
-        """A copy of a folder, and these texts beside its files."""
+        """A copy of a folder, with these additional text files."""
         copy = self.scratch / f"{name}-{len(list(self.scratch.iterdir()))}"
         shutil.copytree(self.folders / name, copy)
         for path, text in texts.items():
@@ -68,11 +68,11 @@ class World:
         return (self.folders / folder / file).read_bytes()
 
     def down(self, name: str, file: str = WEIGHTS, **at: str) -> bytes:
-        """A file of a repository, as it comes down to the cache."""
+        """Downloads a file of a repository to the cache."""
         return Path(self.api().hf_hub_download(name, file, **at)).read_bytes()
 
     def command(self, *words: str) -> str:
-        """What the `adaptry` command answers, as `alice` at this server."""
+        """The output of the `adaptry` command, run as `alice` on this server."""
         env = {**os.environ, "ADAPTRY_URL": self.endpoint, "ADAPTRY_TOKEN": self.tokens["alice"]}
         done = subprocess.run([*self.adaptry, *words], capture_output=True, text=True, check=False, env=env)
         assert done.returncode == 0, f"adaptry {words}: {done.returncode}\n{done.stderr}"
@@ -102,7 +102,9 @@ def line(number: int) -> Callable[[Flow], Flow]:
 
 @contextmanager
 def raises(kind: type[BaseException], status: int | None = None, text: str = "") -> Iterator[None]:
-    """The block raises exactly this kind; an HTTP error with this status, and this text somewhere in it."""
+    """Asserts that the block raises exactly this class; an HTTP error must have this status and contain this
+    text.
+    """
     try:
         yield
     except kind as error:
@@ -122,7 +124,7 @@ def sha256(data: bytes) -> str:
 
 
 def git_sha1(data: bytes) -> str:
-    """The id that git gives a file of these bytes."""
+    """Git's id for a file of these bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

@@ -5,7 +5,7 @@ classified.
     python -m tests.hub.official --suite huggingface_hub [--python .venvs/hub-official/bin/python] [--write
     docs/hub-suite.md]
 
-Exits with 1 where a test fails that failures.txt does not list, and where a listed one passes. `--only
+Exits with 1 if a test fails that failures.txt does not list, or if a listed one passes. `--only
 tests/test_hf_api.py` runs a part. Their tests of the production Hub are left out by their marker: they never
 reach a server of ours.
 """
@@ -27,7 +27,7 @@ from .results import Run, compare, read_table
 ROOT = Path(__file__).parents[3]
 VERSION = "1.28.0"
 SECONDS = 120  # for one test
-NOT_COLLECTED = (  # tests a script of their repository, by a path that only their CI sets
+NOT_COLLECTED = (  # tests a script of their repository, found by a path that only their CI sets
     "tests/test_generate_cli_reference.py"
 )
 USERS = {
@@ -74,7 +74,9 @@ def main() -> int:
 
 
 def run_suite(suite: Path, python: Path, results: Path, files: list[str], folder: Path) -> None:
-    """Their pytest, as they configure it, with a time limit for each test; results go to the file."""
+    """Runs their pytest, as they configure it, with a time limit for each test, and writes results to the
+    file.
+    """
     with serving(folder) as site:
         tokens = {user: token(site.data, user, names) for user, names in USERS.items()}
         constants = {

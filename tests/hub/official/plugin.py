@@ -19,8 +19,8 @@ RESULTS = Path(SETTINGS["results"])
 
 
 def point_at(endpoint: str, constants: dict[str, str]) -> None:
-    """Before pytest imports their conftest.py, which takes the constants with it: so when this module is
-    imported, not in a hook.
+    """Sets the constants before pytest imports their conftest.py, which copies them: so this runs when this
+    module is imported, not in a hook.
     """
     theirs = importlib.import_module("huggingface_hub")
     assert theirs.__version__ == SETTINGS["version"], f"huggingface_hub is {theirs.__version__} here"
@@ -37,7 +37,7 @@ point_at(SETTINGS["constants"]["ENDPOINT_STAGING"], SETTINGS["constants"])
 
 
 def pytest_deselected(items: list[Any]) -> None:
-    """(`Any` here and below: pytest is theirs, of whatever version.)"""
+    """(`Any` here and below: it is their pytest, of any version.)"""
     for item in items:
         _write(item.nodeid, "deselected")
 

@@ -1,7 +1,7 @@
 """Compares a run of Hugging Face's suite with the committed table of failures.
 
-A failure that the table does not list, and a listed one that passes now, both need a person: the first must
-be fixed or classified, the second removed.
+A failure that the table does not list, and a listed one that now passes, both require a person: the first
+must be fixed or classified, the second removed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TABLE = Path(__file__).with_name("failures.txt")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Outcomes by test: `passed`, `failed`, `skipped` or `deselected`; and the last words of those that
-    failed.
+    """Outcomes by test: `passed`, `failed`, `skipped` or `deselected`; and the last lines of output of those
+    that failed.
     """
 
     outcomes: dict[str, str]
@@ -71,7 +71,7 @@ def read_table(file: Path = TABLE) -> dict[str, str]:
 
 
 def compare(run: Run, table: dict[str, str]) -> Comparison:
-    """Tests that did not run are left as they are, so a part of the suite can be run."""
+    """Ignores tests that did not run, so that a part of the suite can be run."""
     return Comparison(
         unlisted=[test for test in run.failures() if test not in table],
         recovered=sorted(test for test in table if run.outcomes.get(test) == "passed"),

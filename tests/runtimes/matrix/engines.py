@@ -23,7 +23,7 @@ TOKENS = json.dumps([[int(word[1:]) for word in prompt.split()] for prompt in PR
 
 @dataclass(frozen=True)
 class Reply:
-    """`refused`: its error, and `when`; else what it answers: the log-probabilities of every token."""
+    """`refused`: its error, and `when`; otherwise its answer, the log-probabilities of every token."""
 
     refused: str = ""
     when: str = ""
@@ -35,8 +35,8 @@ Asking = Callable[[Base, Sequence[Path], Path], "list[Reply]"]
 
 @dataclass(frozen=True)
 class Engine:
-    """`runtime`: whose verdict it is, as `--runtime` takes it; `version`: what runs; `python`: its
-    environment, empty where there is none.
+    """`runtime`: the runtime of the verdict, as in `--runtime`; `version`: the running version; `python`: the
+    Python of its environment, empty if there is none.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Engine:
 
 
 def _answering(environment: OtherEnvironment, prompts: str) -> Asking:
-    """An engine that answers. Of the base alone it answers as transformers does."""
+    """An engine that answers requests. With the base alone, it must answer like transformers."""
 
     def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
         answers = ask(environment.command(base.folder, prompts), adapters)

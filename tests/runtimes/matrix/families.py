@@ -40,7 +40,7 @@ _GEMMA: Mapping[str, Any] = {**_TIED, "head_dim": 32, "query_pre_attn_scalar": 3
 
 @dataclass(frozen=True)
 class Family:
-    """`name`: the beginning of transformers' classes; `config` is over the sizes of the small Llama. (`Any`:
+    """`name`: the beginning of transformers' classes; `config` overrides that of the small Llama. (`Any`:
     the values of configs.)"""
 
     name: str

@@ -88,8 +88,9 @@ def named(base: Base, folder: Path) -> list[Specimen]:
 def generated(
     base: Base, seed: int, folder: Path, targets: Callable[[random.Random], Any] | None = None
 ) -> Specimen | None:
-    """None where PEFT makes no such adapter, or no tensor is left of it. `targets` chooses the modules of a
-    LoRA."""
+    """None if PEFT cannot make such an adapter, or if none of its tensors is left. `targets` chooses the
+    modules of a LoRA.
+    """
     source = random.Random(seed)
     kind, fields = _random_config(source)
     if targets and kind is peft.LoraConfig:
@@ -121,7 +122,7 @@ def generated(
     old_names = _under(origins, files.tensors)
     intended = [(old_names, fields) for fields in (restored, ranked, config)]
     if old_names.keys() != files.tensors.keys():
-        # Factors under another module's name are that module's wherever PEFT takes them under it.
+        # Factors under another module's name belong to that module if PEFT loads them there.
         intended.insert(0, (files.tensors, restored))
     meant = tuple(
         write(folder / f"{seed} meant {number}", names, fields)
@@ -131,7 +132,7 @@ def generated(
 
 
 def _under(origins: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under the names they had; a second one of a name keeps its new one."""
+    """The tensors under their former names; if two have the same one, the second keeps its new name."""
     found: dict[str, torch.Tensor] = {}
     for name, value in tensors.items():
         old = origins[name]

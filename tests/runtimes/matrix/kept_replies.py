@@ -24,7 +24,9 @@ BATCH = 100
 def replies_of(
     engine: Engine, base: Base, adapters: Sequence[Path], folder: Path, kept: Path | None
 ) -> list[Reply]:
-    """In order; `folder` is for the engine's own files, and `kept` for replies of this run and of others."""
+    """The replies in order; `folder` is for the engine's files, and `kept` for the replies of this run and of
+    others.
+    """
     if kept is None:
         return engine.replies(base, adapters, folder)
     kept.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ def _line(key: str, reply: Reply) -> str:
 
 
 def _read(file: Path) -> Iterator[tuple[str, Reply]]:
-    """All but a last line that was cut off."""
+    """All lines, except for a last one that was cut off."""
     for line in file.read_text().splitlines(keepends=True) if file.exists() else ():
         if line.endswith("\n"):
             one = json.loads(line)

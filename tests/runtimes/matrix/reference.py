@@ -22,9 +22,8 @@ NEAR = 1e-4
 
 @dataclass(frozen=True)
 class PeftAnswer:
-    """`error`: why it raised; `lost`: tensors of the file that change nothing as they are; `fills_in`:
-    whether it adapts modules that the file has nothing for; `odds`: what it answers, and `is_random` if that
-    is of chance.
+    """`error`: why it raised an error; `lost`: tensors of the file that have no effect; `fills_in`: whether
+    it adapts modules for which the file has no tensors; `odds`: its output, with `is_random` if that varies.
     """
 
     error: str = ""
@@ -35,7 +34,7 @@ class PeftAnswer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it takes the whole file, and answers by nothing else."""
+        """Whether PEFT uses the whole file, and nothing else determines its output."""
         return not self.error and not self.lost and not self.is_random
 
 
@@ -48,8 +47,8 @@ def ask_peft(base: Base, adapter: Path) -> PeftAnswer:
 
 
 def right_answer(base: Base, specimen: Specimen, own: PeftAnswer) -> torch.Tensor | None:
-    """PEFT's own if it takes the whole file, else what it answers to what the adapter was meant to be; None
-    where the file is not the whole of any adapter.
+    """PEFT's output if it uses the whole file, else its output with the intended adapter; None if the file is
+    not a complete adapter.
     """
     if own.is_whole:
         return own.odds
@@ -85,7 +84,7 @@ def _answer(base: Base, adapter: Path, seed: int) -> PeftAnswer:
 
 
 def _overwritten_rows(config: peft.PeftConfig) -> tuple[str, ...]:
-    """Rows of an embedding that the config lists twice: one of the file's is written over the other."""
+    """Rows of an embedding that the config lists twice: one of the file's rows overwrites the other."""
     rows = getattr(config, "trainable_token_indices", None) or []
     lists = rows.values() if isinstance(rows, dict) else [rows]
     return tuple(
@@ -94,6 +93,6 @@ def _overwritten_rows(config: peft.PeftConfig) -> tuple[str, ...]:
 
 
 def _has_others(missing: str, prefix: str, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether the file has other tensors of the module that the missing one is of."""
+    """Whether the file has other tensors of the missing tensor's module."""
     module = missing.partition(f".{prefix}")[0]
     return any(name.partition(f".{prefix}")[0] == module for name in tensors if prefix in name)

@@ -49,8 +49,8 @@ def is_sound(table: Mapping[str, Any]) -> bool:
 
 
 def write(table: Mapping[str, Any], file: Path) -> None:
-    """The rows of this run, beside those of engines that it did not ask. What was counted on the same seeds
-    while they were fresh is kept as `while_fresh`. (`Any`: JSON.)
+    """Writes the rows of this run, and keeps those of engines that it did not run. Earlier counts on the same
+    seeds, from when these were fresh, are kept as `while_fresh`. (`Any`: JSON.)
     """
     kept = json.loads(file.read_text()) if file.exists() else {}
     rows = {name: {**row, **_while_fresh(kept.get(name, {}), row)} for name, row in table.items()}

@@ -22,8 +22,8 @@ from .reference import NEAR, PeftAnswer, ask_peft, right_answer
 
 @dataclass(frozen=True)
 class Judged:
-    """One adapter with one engine. `said` and `seen` are outcomes of a verdict; `why` is what we said and
-    what the engine did, in words.
+    """One adapter with one engine. `said` and `seen` are the outcomes of our verdict and of the engine; `why`
+    describes both in words.
     """
 
     specimen: Specimen
@@ -47,7 +47,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Known:
-    """Adapters with PEFT's answers, which every engine is judged by."""
+    """Adapters with PEFT's answers, by which every engine is judged."""
 
     base: Base
     specimens: Sequence[Specimen]
@@ -84,7 +84,7 @@ def judged(engine: Engine, known: Known, replies: Sequence[Reply]) -> list[Judge
 
 
 def counts(results: Iterable[Judged]) -> dict[str, int]:
-    """By kind, and what the engine did with them."""
+    """The counts by kind, and the engine's results."""
     results = list(results)
     kinds, seen = Counter(one.kind for one in results), Counter(one.seen for one in results)
     return {
@@ -101,7 +101,7 @@ def counts(results: Iterable[Judged]) -> dict[str, int]:
 def _verdict(folder: Path, runtime: str, record: BaseRecord | None) -> tuple[str, str]:
     try:
         verdict = check_runtime(open_dir(folder), parse_runtime(runtime), record)
-    except AdaptryError as error:  # a file or config that is refused before any rule is asked
+    except AdaptryError as error:  # a file or config that is refused before any rule is tested
         return "refused", f"{type(error).__name__}: {error}"
     worst = [f"{one.code}: {one.reason}" for one in verdict.findings if one.severity != "notes"]
     return verdict.outcome, "; ".join(worst)

@@ -1,8 +1,8 @@
 """Changes of a matrix as values that compiled code computes, row by row, without torch.
 
-A method whose change of a row is one of a few formulas states which one, and the numbers in it. The formula's
-steps and roundings are those of the method's own function `weight` in torch, so both give the same bits; a
-test compares them.
+If a method changes each row by one of a few formulas, it states which formula, and the numbers in it. The
+formula's steps and roundings are those of the method's own function `weight` in torch, so both give the same
+bits; a test compares them.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def contradiction(
 def _is_whole(
     method: Method, config: AdapterConfig, shared: Mapping[str, str], tensors: Mapping[str, TensorInfo]
 ) -> bool:
-    """Whether the shared tensors of a file that names no modules match its config."""
+    """Whether the shared tensors of a file without module names match its config."""
     try:
         method.module_size({role: tensors[name].shape for role, name in shared.items()}, config)
     except (KeyError, IndexError, ValueError):

@@ -146,7 +146,7 @@ def _weights_of_experts(base: BaseRecord) -> int:
 
 
 def _ranks(subject: CheckSubject) -> Mapping[str, Mapping[tuple[int, str], int]]:
-    """By layer: the rank of each weight that is updated, by its expert and name."""
+    """For each layer, the rank of each updated weight, by its expert and name."""
     found: dict[str, dict[tuple[int, str], int]] = {}
     for module in subject.spec.modules:
         if match := _EXPERT.fullmatch(module.path):

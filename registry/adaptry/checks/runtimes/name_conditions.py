@@ -79,7 +79,7 @@ def dropped_by_name(*parts: str) -> Condition:
 
 
 def is_kept_copy(name: str) -> bool:
-    """Whether the weight is a copy of an embedding that PEFT saves with an update of it."""
+    """Whether the weight is the copy of an embedding that PEFT saves with an update of the embedding."""
     return _KEPT_COPY.fullmatch(name) is not None
 
 

@@ -105,8 +105,8 @@ def plan_repairs(
 
 
 def _unstored_heads(parent: ParentAdapter, options: ExportOptions) -> frozenset[str]:
-    """Updated output heads that the base ties to its embedding and does not store. They have no name of their
-    own on disk, and the embedding's is another module's.
+    """Updated output heads that the base ties to its embedding and does not store. They have no name on disk,
+    and the embedding's name belongs to another module.
     """
     if options.record is None:
         return frozenset()

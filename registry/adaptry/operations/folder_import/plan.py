@@ -32,8 +32,8 @@ class PlannedVersion:
 
 
 def plan_import(scan: FolderScan, namespace: str) -> tuple[PlannedVersion, ...]:
-    """The versions to make, sorted by name and then by step, with the end of a run last. A GGUF
-    file beside an adapter is left out, as it is a conversion of that adapter.
+    """The versions to make, sorted by name and then by step, with the end of a run last. A GGUF file next to
+    an adapter is left out, since it is a conversion of that adapter.
 
     Raises `InvalidRef` for a namespace that is not valid, and `NotFound` if the tree has no adapter.
     """

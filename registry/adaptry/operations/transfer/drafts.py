@@ -1,4 +1,6 @@
-"""Transfers drafts: commits on a branch that need not be versions, such as a training's checkpoints."""
+"""Transfers drafts: commits on a branch that need not be versions, such as the checkpoints of a training
+run.
+"""
 
 from __future__ import annotations
 
