@@ -68,6 +68,15 @@ def alter(folder: Path) -> Alter:
             "UPDATE audit_checkpoints SET note = replace(note, '6', '7') WHERE size = 6",
             "not signed with this",
         ),
+        ("UPDATE audit_entries SET leaf = 'x' WHERE seq = 3", "entry 3 was changed after it was sealed"),
+        (
+            "UPDATE audit_checkpoints SET note = 'x' WHERE size = 6",
+            "the newest checkpoint was changed: not a",
+        ),
+        (
+            "UPDATE audit_checkpoints SET size = 9 WHERE size = 6",
+            "the checkpoint of 6 entries was changed or",
+        ),
     ],
 )
 def test_an_alteration_by_sql_is_found_and_named(
@@ -78,6 +87,27 @@ def test_an_alteration_by_sql_is_found_and_named(
     alter(statement)
     problems = verify_log(registry.audit).problems
     assert any(problem in one for one in problems), problems
+
+
+def test_a_removed_entry_is_the_only_problem_although_an_older_checkpoint_covers_it(
+    registry: LocalRegistry, alter: Alter
+) -> None:
+    fill(registry, 4)
+    saved = registry.audit.checkpoint().note
+    registry.adapters.edit(TONE, AdapterEdit(description="new"))
+    registry.audit.checkpoint()
+    alter("DELETE FROM audit_entries WHERE seq = 3")
+    assert verify_log(registry.audit, None, saved).problems == ("entry 3 is missing",)
+
+
+def test_an_altered_checkpoint_does_not_prevent_an_export(
+    registry: LocalRegistry, alter: Alter, tmp_path: Path
+) -> None:
+    fill(registry, 3)
+    registry.audit.checkpoint()
+    alter("UPDATE audit_checkpoints SET note = 'x' WHERE size = 3")
+    export(registry, tmp_path / "log.jsonl")
+    assert verify_export(tmp_path / "log.jsonl").entries == 4
 
 
 def test_an_entry_altered_with_its_hash_is_found_by_the_next_signed_root(
@@ -135,6 +165,8 @@ def test_an_export_is_verified_by_itself_and_recorded(registry: LocalRegistry, t
         (lambda lines: [*lines[:2], lines[1], *lines[2:]], "was inserted after entry 1"),
         (lambda lines: [*lines[:2], *lines[4:]], "the entries from number 2 on are missing"),
         (lambda lines: [*lines[:-1], lines[-1].replace("\\n4\\n", "\\n5\\n")], "not signed with this key"),
+        (lambda lines: [*lines, renumbered(lines[3], 4)], "entry 4 was inserted: no checkpoint covers it"),
+        (lambda lines: [*lines[:3], renumbered(lines[3], 10**15), *lines[4:]], "was inserted: no checkpoint"),
     ],
 )
 def test_an_altered_export_is_found(
@@ -164,6 +196,10 @@ def test_an_export_with_a_filter_cannot_be_verified_as_a_whole(
     ]
     with pytest.raises(Invalid, match="exported with a filter"):
         verify_export(tmp_path / "log.jsonl")
+
+
+def renumbered(line: str, seq: int) -> str:
+    return json.dumps({**json.loads(line), "seq": seq})
 
 
 def export(registry: Registry, path: Path, where: AuditFilter | None = None) -> list[str]:

@@ -20,6 +20,10 @@ from adaptry.registry.audit_log import MAX_SEALED, AuditFilter, AuditLog
 from adaptry.registry.records import Value
 
 _MAX_PROBLEMS = 100  # problems that are reported
+_NO_LIMIT = 1 << 62  # more entries than any log has
+
+Report = Callable[[str], None]
+"""Adds a problem to those that are reported."""
 
 
 class AuditReport(Value):
@@ -72,11 +76,12 @@ def verify_log(
     """
     newest = audit.checkpoint()
     key = key or (VerifierKey.parse(newest.key) if newest.key else None)
-    last = _SignedCheckpoint.parse(newest.note, "the newest checkpoint") if newest.note else None
-    size = last.checkpoint.size if last else 0
+    problems: list[str] = []
+    last = _read_note(newest.note, "the newest checkpoint", problems.append) if newest.note else None
+    size = last.checkpoint.size if last else _NO_LIMIT if newest.note else 0
     lines = (line for line in _sealed_lines(audit) if line.seq is None or line.seq < size)
-    notes = [*_stored_notes(audit, size), *([last] if last else [])]
-    check = _Check(key, notes, older, older_key or key)
+    notes = [*_stored_notes(audit, size, problems.append), *([last] if last else [])]
+    check = _Check(key, notes, older, older_key or key, problems)
     for line in lines:
         check.add(line)
     check.finish()
@@ -95,14 +100,17 @@ def verify_export(
 
     Raises `Invalid` for a file that is not an export, or was exported with a filter.
     """
-    notes = [_SignedCheckpoint.parse(note, "the checkpoint") for note in _notes_in(path)]
-    if not notes:
+    texts = _notes_in(path)
+    if not texts:
         raise Invalid(f"{path} has no checkpoint at its end: it is incomplete, or was exported with a filter")
-    check = _Check(key, notes, older, older_key or key)
+    problems: list[str] = []
+    found = (_read_note(text, "the checkpoint", problems.append) for text in texts)
+    notes = [note for note in found if note is not None]
+    check = _Check(key, notes, older, older_key or key, problems)
     for line in _lines_in(path):
         check.add(line)
     check.finish()
-    return check.report(None, notes[-1].checkpoint.size)
+    return check.report(None, notes[-1].checkpoint.size if notes else None)
 
 
 def write_export(audit: AuditLog, filters: AuditFilter, write: Callable[[str], object]) -> int:
@@ -113,14 +121,16 @@ def write_export(audit: AuditLog, filters: AuditFilter, write: Callable[[str], o
     newest = audit.begin_export(filters)
     if not filters.is_everything or newest.note is None:
         return _write_pages(audit, filters, write)
-    last = LogCheckpoint.parse(newest.note)
+    altered: list[str] = []  # verifying the exported file finds the same
+    last = _read_note(newest.note, "the newest checkpoint", altered.append)
+    size = last.checkpoint.size if last else _NO_LIMIT
     count = 0
     for line in _sealed_lines(audit):
-        if line.seq is not None and line.seq >= last.size:
+        if line.seq is not None and line.seq >= size:
             break
         write(line.text)
         count += 1
-    for text in [*(note.text for note in _stored_notes(audit, last.size)), newest.note]:
+    for text in [*(note.text for note in _stored_notes(audit, size, altered.append)), newest.note]:
         write(json.dumps({"checkpoint": text}, ensure_ascii=False, separators=(",", ":")))
     return count
 
@@ -146,6 +156,7 @@ class _Check:
         notes: Iterable[_SignedCheckpoint],
         older: str | None,
         older_key: VerifierKey | None,
+        problems: list[str],
     ) -> None:
         self._key, self._older_key = key, older_key
         self._older = _SignedCheckpoint.parse(older, "the older checkpoint") if older is not None else None
@@ -153,16 +164,17 @@ class _Check:
         self._notes = iter(sorted(every, key=lambda note: note.checkpoint.size))
         self._next = next(self._notes, None)
         self._last = max(every, key=lambda note: note.checkpoint.size, default=None)
-        self._peaks = Peaks()
+        self._size = 0  # lines, with the missing ones
+        self._peaks = Peaks()  # of the lines before the first missing one
         self._proved = 0  # entries that a checkpoint has confirmed
         self._is_broken = False  # later roots prove nothing: an earlier line differs
-        self._problems: list[str] = []
+        self._problems = problems
         for note in filter(None, (self._last, self._older)):
             self._require_signature(note)
 
     def add(self, line: _SealedLine) -> None:
         self._compare_roots()
-        expected = self._peaks.size
+        expected = self._size
         computed = leaf_hash(line.text.encode())
         if line.seq is None or line.seq < expected:
             self._add_problem(
@@ -170,23 +182,28 @@ class _Check:
             )
             self._is_broken = True
             return
+        if self._last is not None and line.seq >= self._last.checkpoint.size:
+            self._add_problem(f"entry {line.seq} was inserted: no checkpoint covers it: {line.text[:400]}")
+            return
         if line.seq > expected:
             is_one = line.seq == expected + 1
             missing = f"entry {expected} is" if is_one else f"entries {expected} to {line.seq - 1} are"
             self._add_problem(f"{missing} missing")
             self._is_broken = True
-            for _ in range(expected, line.seq):
-                self._peaks.append(bytes(32))
+            self._size = line.seq
+            self._compare_roots()
         if line.leaf is not None and line.leaf != computed:
             self._add_problem(
                 f"entry {line.seq} was changed after it was sealed; it now reads: {line.text[:400]}"
             )
-        self._peaks.append(line.leaf or computed)
+        self._size += 1
+        if not self._is_broken:
+            self._peaks.append(line.leaf or computed)
 
     def finish(self) -> None:
         self._compare_roots()
         if self._next is not None:
-            have = self._peaks.size
+            have = self._size
             self._add_problem(
                 f"{self._next.source}: the log has only {have}; the entries from number {have} on are missing"
             )
@@ -195,9 +212,12 @@ class _Check:
         """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed during the
         verification, but a checkpoint soon covers them.
         """
-        for entry in audit.sealed(self._peaks.size).items:
+        for entry in audit.sealed(self._size).items:
             newest = audit.checkpoint()
-            covered = LogCheckpoint.parse(newest.note).size if newest.note else 0
+            last = (
+                _read_note(newest.note, "the newest checkpoint", self._add_problem) if newest.note else None
+            )
+            covered = last.checkpoint.size if last else 0
             if entry.seq is not None and entry.seq >= covered:
                 self._add_problem(
                     f"entry {entry.seq} was inserted: no checkpoint covers it: {entry.line[:400]}"
@@ -205,7 +225,7 @@ class _Check:
 
     def report(self, unsealed: int | None, newest: int | None) -> AuditReport:
         return AuditReport(
-            entries=self._peaks.size,
+            entries=self._size,
             unsealed=unsealed,
             checkpoint=newest,
             older=self._older.checkpoint.size if self._older else None,
@@ -214,12 +234,12 @@ class _Check:
         )
 
     def _compare_roots(self) -> None:
-        while self._next is not None and self._next.checkpoint.size == self._peaks.size:
+        while self._next is not None and self._next.checkpoint.size <= self._size:
             note, self._next = self._next, next(self._notes, None)
             if self._is_broken:
                 continue
             if note.checkpoint.root == self._peaks.root:
-                self._proved = self._peaks.size
+                self._proved = self._size
                 continue
             self._is_broken = True
             self._require_signature(note)
@@ -251,18 +271,45 @@ def _sealed_lines(audit: AuditLog) -> Iterator[_SealedLine]:
     start = 0
     while entries := audit.sealed(start).items:
         for entry in entries:
-            yield _SealedLine(entry.seq, entry.line, bytes.fromhex(entry.leaf or ""))
+            yield _SealedLine(entry.seq, entry.line, _hash_of(entry.leaf))
         start = (entries[-1].seq or 0) + 1
 
 
-def _stored_notes(audit: AuditLog, below: int) -> Iterator[_SignedCheckpoint]:
-    after = 0
-    while notes := audit.checkpoints(after, MAX_SEALED).notes:
+def _hash_of(leaf: str | None) -> bytes:
+    """The stored hash of an entry; empty, which equals no hash, if someone wrote other text there."""
+    try:
+        return bytes.fromhex(leaf or "")
+    except ValueError:
+        return b""
+
+
+def _stored_notes(audit: AuditLog, below: int, report: Report) -> Iterator[_SignedCheckpoint]:
+    """The checkpoints of fewer than `below` entries. The rows may have been altered: they need not be in
+    order, and the loop must end anyway.
+    """
+    after, start = 0, -1
+    while after > start and (notes := audit.checkpoints(after, MAX_SEALED).notes):
+        start = after
         for text in notes:
-            note = _SignedCheckpoint.parse(text, "the checkpoint")
+            note = _read_note(text, "the checkpoint", report)
+            if note is None:
+                continue
+            if note.checkpoint.size <= after:
+                size = note.checkpoint.size
+                report(f"the checkpoint of {size} entries was changed or moved: it follows that of {after}")
+                continue
             after = note.checkpoint.size
             if after < below:
                 yield note
+
+
+def _read_note(text: str, source: str, report: Report) -> _SignedCheckpoint | None:
+    """The checkpoint in a note of the log; None, after a report, if someone wrote other text there."""
+    try:
+        return _SignedCheckpoint.parse(text, source)
+    except Invalid as error:
+        report(f"{source} was changed: {error.message}; it begins with {text[:80]!a}")
+        return None
 
 
 def _lines_in(path: Path) -> Iterator[_SealedLine]:
