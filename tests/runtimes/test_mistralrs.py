@@ -60,7 +60,7 @@ def test_split_experts_are_served_as_trained(tmp_path: Path) -> None:
     }  # fmt: skip
     assert all(both.said.outcome == both.seen.outcome for both in found.values())
     exports = {name: both.export.outcome for name, both in found.items() if both.export}
-    assert exports.items() >= {"fused": "as_trained", "fused, one of them": "as_trained"}.items()
+    assert exports.keys() >= {"fused", "fused, one of them", "all-linear"}
     assert set(exports.values()) == {"as_trained"}
 
 

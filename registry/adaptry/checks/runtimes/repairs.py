@@ -79,7 +79,7 @@ FILL_PARTS = (
     f" -o NAME; or {MERGE}"
 )
 JOIN_EXPERTS = "fuse its experts: adaptry convert REF --layout transformers5 -o NAME"
-SPLIT_EXPERTS = "separate its experts: adaptry convert REF --layout transformers4 -o NAME"
+SPLIT_EXPERTS = "separate its experts: adaptry convert REF --base BASE --layout transformers4 -o NAME"
 WRITE_GGUF = (
     "write it as GGUF: adaptry export REF --for ENGINE --base BASE -o ./DIR; or give the converter the model"
     " that the base was quantised from"

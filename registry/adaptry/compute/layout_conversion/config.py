@@ -41,9 +41,12 @@ def _still_selects(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool
 
 
 def _numbers(converted: Sequence[ConvertedModule]) -> Json:
-    """Ranks and alphas that give every module its scale: the most frequent as default, others by name."""
+    """Ranks and alphas that give every module its scale: the most frequent as default, others by name. Single
+    experts come first, because PEFT 0.19 and later do not find their names in patterns.
+    """
     numbers = {module.name: (module.rank, module.scale * module.rank) for module in converted}
-    (rank, alpha), _ = Counter(numbers.values()).most_common(1)[0]
+    experts = [numbers[module.name] for module in converted if module.is_expert]
+    (rank, alpha), _ = Counter(experts or numbers.values()).most_common(1)[0]
     return {
         "r": rank,
         "lora_alpha": _whole(alpha),

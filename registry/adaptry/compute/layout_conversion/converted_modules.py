@@ -28,7 +28,7 @@ class ConvertedModule:
 
     `path` is its name in the file; `rank` and `scale` are those of one expert; `parameter` is the fused
     parameter. It is made from `parts`: modules of the parent, each with its position. With one part and no
-    `whole`, it is only renamed.
+    `whole`, it is only renamed. If `is_padded`, its factors have zeros up to `rank`.
     """
 
     path: str
@@ -37,6 +37,7 @@ class ConvertedModule:
     parts: tuple[TargetTensor, ...]
     parameter: str | None = None
     whole: LoadedTensor | None = None
+    is_padded: bool = False
 
     @property
     def name(self) -> str:
@@ -46,25 +47,34 @@ class ConvertedModule:
 
     @property
     def is_unchanged(self) -> bool:
-        return len(self.parts) == 1 and self.parts[0].module.path == self.path and not self._is_expert
+        module = self.parts[0].module
+        is_same = (module.path, module.parameter) == (self.path, self.parameter)
+        return len(self.parts) == 1 and is_same and not self.is_expert
 
     @property
-    def _is_expert(self) -> bool:
+    def is_expert(self) -> bool:
+        """Whether it is one matrix of one expert, taken out of the fused factors."""
         return self.parts[0].expert is not None and self.parameter is None
+
+    def is_router(self, weights: LoadedNames) -> bool:
+        parent = self.parts[0].module
+        return self.parameter is None and weights.is_router(f"{parent.path}.weight")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its tensors in the file."""
-        if self.whole is None and not self._is_expert:
+        if self.whole is None and not self.is_expert:
             return tuple(self._renamed(name) for name in self.parts[0].module.tensors.values())
         return tuple(f"{PREFIX}{self.path}.lora_{factor}.weight" for factor in "AB")
 
     def tensors(self, read: Read) -> Mapping[str, Tensor]:
-        if self.whole is None and not self._is_expert:
+        if self.whole is None and not self.is_expert and not self.is_padded:
             return {self._renamed(name): read(name) for name in self.parts[0].module.tensors.values()}
         from adaptry.compute.layout_conversion import experts
 
-        if self.whole is None:
+        if self.whole is None and not self.is_expert:
+            pair = _pair(self.parts[0].module, read)
+        elif self.whole is None:
             expert = self.parts[0].expert
             assert expert is not None
             pair = experts.split_expert(
@@ -72,6 +82,8 @@ class ConvertedModule:
             )
         else:
             pair = self._fused(self.whole, read)
+        if self.is_padded:
+            pair = experts.padded(pair, self.rank)
         return dict(zip(self.names, pair, strict=True))
 
     def _renamed(self, name: str) -> str:
@@ -110,6 +122,8 @@ def convert_modules(
             single.append(ConvertedModule(path, module.rank // target.expert.count, module.scale, (target,)))
         elif target.expert is None or target.expert.index == target.expert.rows[0] == 0:
             single.append(_renamed(target, weights, to))
+    if to == "transformers4":
+        single = _with_one_rank(single, weights)
     fused = [_put_together(name, parts, weights) for name, parts in together.items()]
     return tuple(sorted([*single, *_nested(fused)], key=lambda module: module.name))
 
@@ -120,12 +134,32 @@ def _renamed(target: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> C
     """
     module = target.module
     experts = target.expert.count if target.expert else 1
-    path = module.path
+    path, parameter = module.path, module.parameter
     if target.expert is None:
         path = _renamed_path(target, weights, to, ".weight")
-        if module.kind == "parameter":
+        if (
+            module.kind == "parameter"
+            and to == "transformers4"
+            and weights.is_router(f"{module.path}.weight")
+        ):
+            parameter = None  # the linear layer that it was
+        elif module.kind == "parameter":
             path = module.path  # a parameter that is stored as one has the same name in both
-    return ConvertedModule(path, module.rank // experts, module.scale, (target,), module.parameter)
+    return ConvertedModule(path, module.rank // experts, module.scale, (target,), parameter)
+
+
+def _with_one_rank(modules: list[ConvertedModule], weights: LoadedNames) -> list[ConvertedModule]:
+    """The modules, with one rank for all experts and routers. PEFT 0.19 and later fuse them, with the rank
+    and alpha that the config has as defaults; patterns with the names of single experts are not read.
+    """
+    fused = [module for module in modules if module.is_expert or module.is_router(weights)]
+    if not any(module.is_expert for module in fused):
+        return modules
+    rank = max(module.rank for module in fused)
+    return [
+        replace(module, rank=rank, is_padded=True) if module in fused and module.rank < rank else module
+        for module in modules
+    ]
 
 
 def _renamed_path(target: TargetTensor, weights: LoadedNames, to: LayoutVersion, end: str) -> str:

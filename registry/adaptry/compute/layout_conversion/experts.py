@@ -28,6 +28,15 @@ def split_expert(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> 
     return own.clone(), up[slice(*rows), index::count].clone()
 
 
+def padded(pair: Pair, rank: int) -> Pair:
+    """The same product as factors A [rank, in] and B [out, rank], padded with zeros."""
+    from torch.nn.functional import pad
+
+    down, up = pair
+    added = rank - down.shape[0]
+    return pad(down, (0, 0, 0, added)), pad(up, (0, added))
+
+
 def fuse_experts(experts: Sequence[Mapping[int, Pair]], heights: Sequence[int], width: int) -> Pair:
     """One pair for all experts. `experts[e]` has factors by the position of their part (0: gate, 1: up),
     `heights` are the rows of each part, `width` is the number of inputs. Missing experts and parts are zeros;

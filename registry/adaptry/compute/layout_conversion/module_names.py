@@ -12,6 +12,7 @@ from typing import Literal
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.transformers_conversion import LoadedTensor, tensors_in_memory
+from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.core.lazy_dataclass import dataclass
 
 LayoutVersion = Literal["transformers4", "transformers5"]
@@ -25,11 +26,18 @@ class LoadedNames:
     """
 
     by_part: Mapping[str, LoadedTensor]
+    router: str = ""
+    """The end of the name of a router's parameter (`gate.weight`), which PEFT adapts if the config names the
+    module `gate` as transformers 4 had it. Empty for model types whose targets PEFT does not convert.
+    """
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, TensorShape], model_type: str) -> LoadedNames:
         found = {part: tensor for tensor in tensors_in_memory(tensors, model_type) for part in tensor.parts}
-        return cls(found)
+        return cls(found, EXPERT_MATRICES.get(expert_family(model_type), {}).get("gate", ""))
+
+    def is_router(self, parameter: str) -> bool:
+        return bool(self.router) and parameter.rpartition(".mlp.")[2] == self.router
 
     def rename(self, parameter: str, disk: str, to: LayoutVersion) -> str:
         """The name of `parameter`, which is the tensor `disk` of the base, in the layout.
