@@ -38,7 +38,7 @@ def test_a_docstring_names_every_argument_and_the_errors(name: str) -> None:
     errors = re.sub(r": .*", "", text.partition("Raises:\n")[2].partition("\n\n")[0])
     raised = [each for each in re.findall(r"\b[A-Z]\w+", errors) if each != "As"]
     assert [each for each in raised if not hasattr(adaptry.errors, each)] == []
-    assert raised or "As `combine`" in errors
+    assert raised or "As in `combine`" in errors
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/in-code.md", "docs/python.md"])

@@ -231,7 +231,7 @@ def stack(
         progress: False shows no bars.
 
     Raises:
-        The errors of `combine`.
+        As in `combine`.
     """
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     fields = {
