@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
+from adaptry.core.gates.decision import PromotionDecision
 from adaptry.core.gates.evaluation import evaluate
 from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.gates.facts import (
@@ -19,6 +22,8 @@ from adaptry.core.gates.facts import (
 from adaptry.core.gates.paired_scores import ScoredEvidence, pair
 from adaptry.core.gates.policy import Policy
 from adaptry.core.gates.process import check_conditions
+from adaptry.core.gates.replay import replay
+from adaptry.core.refs import AdapterName
 
 pytest.importorskip("cel", reason="pip install 'adaptry[gates]'")
 pytest.importorskip("scipy", reason="pip install 'adaptry[gates]'")
@@ -164,6 +169,28 @@ def test_a_decision_without_settings_is_replayed_as_it_was_made() -> None:
     recorded = facts((evidence(2, **VERSION_ONLY),), (evidence(1, **VERSION_ONLY),)).model_dump()
     del recorded["knows_settings"]
     assert outcome(ALIKE, GateFacts.model_validate(recorded))[0] == "met"
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({}, None),
+        ({"number": 3}, "the decision is about version 3 "),
+        ({"digest": Digest.of(b"3")}, "and its facts are those of version 2"),
+        ({"was_digest": Digest.of(b"0")}, "prod was at sha256:5feceb66ffc8 before the move"),
+        ({"was_digest": None}, "prod was at none before the move"),
+    ],
+)
+def test_facts_of_another_version_do_not_confirm_a_decision(
+    changed: dict[str, object], difference: str | None
+) -> None:
+    decision = PromotionDecision(
+        name=AdapterName.parse("acme/tone"), alias="prod", number=2, digest=Digest.of(b"2"), was_number=1,
+        was_digest=Digest.of(b"1"), at=datetime(2026, 12, 1, tzinfo=UTC), by="ann", verdict="met",
+        facts=facts(()),
+    )  # fmt: skip
+    found = replay(decision.model_copy(update=changed)).differences
+    assert len(found) == (difference is not None) and (difference or "") in "".join(found)
 
 
 def test_evidence_with_several_filters_is_evidence() -> None:

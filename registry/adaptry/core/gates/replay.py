@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
@@ -34,6 +35,7 @@ def replay(decision: PromotionDecision) -> ReplayResult:
         for one in decision.policies
         if policy_digest(one.text) != one.digest
     ]
+    differences += _other_versions(decision)
     conditions = [one.source for policy in decision.policies for one in Policy.stored(policy.text).conditions]
     if decision.condition is not None:
         conditions.append(decision.condition.strip())
@@ -51,6 +53,23 @@ def replay(decision: PromotionDecision) -> ReplayResult:
     if decision.verdict in ("met", "not_met") and verdict_of(results) != decision.verdict:
         differences.append(f"the decision is {verdict_of(results)} now, and {decision.verdict} in the record")
     return ReplayResult(results=results, differences=tuple(differences))
+
+
+def _other_versions(decision: PromotionDecision) -> Iterator[str]:
+    """Sentences about facts of other versions than the decision's: they prove nothing about it."""
+    subject = decision.facts.subject
+    if (subject.number, subject.digest) != (decision.number, decision.digest):
+        yield (
+            f"the decision is about version {decision.number} ({decision.digest.brief}), and its facts are"
+            f" those of version {subject.number} ({subject.digest.brief})"
+        )
+    for one in decision.facts.compared:
+        found = one.version.digest if one.version is not None else None
+        if one.vs == decision.alias and found != decision.was_digest:
+            was, compared = (
+                digest.brief if digest is not None else "none" for digest in (decision.was_digest, found)
+            )
+            yield f"{one.vs} was at {was} before the move, and the version that was compared is {compared}"
 
 
 def parse_record(text: str) -> PromotionDecision:
