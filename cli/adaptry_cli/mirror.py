@@ -44,7 +44,12 @@ _RETRY_DELAY = 5.0
 @click.option(
     "--base-files", is_flag=True, help="Also copy the weights of bases, where the source stores them."
 )
-@click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted at the source.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Delete mirrored adapters that the source does not have. Not for a registry that mirrors several"
+    " sources.",
+)
 @click.option(
     "--every", type=DURATION, metavar="DURATION", help="Repeat, with this pause between rounds: 30s, 5m."
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adaptry.compute.exporting.formats import FORMATS
-from adaptry.compute.exporting.gguf_names import ARCHITECTURES
+from adaptry.compute.exporting.gguf_names import ARCHITECTURES, MULTIMODAL
 from adaptry.compute.exporting.repair_table import REPAIRS
 
 _HEAD = """# Exporting adapters for engines
@@ -61,7 +61,9 @@ A GGUF adapter has one alpha for all modules and does not support rsLoRA, so the
 multiplied into its `lora_b`. Names come from the `gguf` package; rows of queries and keys are put in
 llama.cpp's order if its converter does so; the experts of a layer are stacked. The base's config and headers
 are needed, but not its weights. These model types of transformers are supported, each compared with
-llama.cpp's converter without any difference: {architectures}. Others are refused by name.
+llama.cpp's converter without any difference: {architectures}. So were adapters of the language model in
+these multimodal ones: {multimodal}; llama.cpp has no tensors for a tower in an adapter, so an adapter that
+changes one is refused. Others are refused by name.
 
 There are two differences from that converter. For `fan_in_fan_out` (GPT-2), it transposes the factors with
 the weights, although they are [r, in] and [out, r] there too; if a module is square, the file loads and gives
@@ -115,7 +117,7 @@ def render_page() -> str:
 
 
 def _tail() -> str:
-    return _TAIL.format(architectures=", ".join(ARCHITECTURES))
+    return _TAIL.format(architectures=", ".join(ARCHITECTURES), multimodal=", ".join(MULTIMODAL))
 
 
 def _repairs() -> Iterator[str]:

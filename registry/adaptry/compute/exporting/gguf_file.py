@@ -24,6 +24,7 @@ from adaptry.compute.exporting.gguf_names import (
     architecture_of,
     gguf_targets,
     import_gguf,
+    language_facts,
 )
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -61,9 +62,10 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
 
 def write_into(parent: ParentAdapter, folder: Path, options: ExportOptions) -> tuple[str, ...]:
     """Writes the file into a folder that the caller manages."""
-    facts = options.require_record("a GGUF adapter").facts
+    record = options.require_record("a GGUF adapter")
     _check_plain(parent)
-    architecture = architecture_of(facts, parent.label)
+    architecture = architecture_of(record.facts, parent.label)
+    facts = language_facts(record.facts)
     tensors = _placed(parent, architecture, facts)
     alpha, alphas = _alphas(parent.adapter.spec.modules)
     gguf = import_gguf()

@@ -56,6 +56,22 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "glm4": GgufArchitecture("GLM4"),
 }
 
+MULTIMODAL: Mapping[str, GgufArchitecture | None] = {
+    "llava": None,
+    "qwen2_vl": GgufArchitecture("QWEN2VL"),
+    "qwen2_5_vl": GgufArchitecture("QWEN2VL"),
+    "qwen3_vl": GgufArchitecture("QWEN3VL"),
+}
+"""Models with a vision tower, of which llama.cpp's adapters change only the language model (None: that of its
+model type).
+"""
+
+_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "llama": {"layers": 32, "heads": 32, "kv_heads": 32},
+    "mistral": {"layers": 32, "heads": 32, "kv_heads": 8},
+}
+"""What transformers assumes if the config of a language model omits it, as LLaVA 1.5's does."""
+
 _EXPERT = re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d+)\.(?P<after>[^.]+)")
 
 
@@ -71,15 +87,24 @@ def architecture_of(facts: Mapping[str, Any], label: str) -> GgufArchitecture:
     """The architecture of a base. Raises `Unsupported`, with the list of architectures, if it is unknown.
     (`Any`: JSON.)
     """
-    model = facts.get("model_type")
-    found = ARCHITECTURES.get(str(model))
+    model = str(facts.get("model_type"))
+    found = MULTIMODAL.get(model) or ARCHITECTURES.get(str(language_facts(facts).get("model_type")))
     if found is None:
+        known = ", ".join([*ARCHITECTURES, *MULTIMODAL])
         raise Unsupported(
-            f"{label} is for a {model}, but GGUF adapters can be written for {', '.join(ARCHITECTURES)}"
-            " only: merge"
+            f"{label} is for a {model}, but GGUF adapters can be written for {known} only: merge"
             " it (--format checkpoint) and convert the model with llama.cpp's converter"
         )
     return found
+
+
+def language_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The facts of the language model that llama.cpp loads: a part of a multimodal base. (`Any`: JSON.)"""
+    text = facts.get("text_config")
+    if facts.get("model_type") not in MULTIMODAL or not isinstance(text, dict):
+        return facts
+    defaults = _DEFAULTS.get(str(text.get("model_type")), {})
+    return {**defaults, **text, "tie_word_embeddings": facts.get("tie_word_embeddings")}
 
 
 def gguf_targets(architecture: GgufArchitecture, layers: int) -> Callable[[str], GgufTarget | None]:
@@ -111,10 +136,11 @@ def import_gguf() -> Any:
 
 
 def _spellings(path: str) -> tuple[str, ...]:
-    """The path, the path with a task model's prefix, and the names of llama.cpp's converter for Mixtral's
-    experts.
+    """The path, the path with a task model's prefix, the names of llama.cpp's converter for Mixtral's
+    experts, and a module's name in the language model of a multimodal one.
     """
     experts = path.replace("model.layers.", "layers.").replace(
         "block_sparse_moe.experts", "feed_forward.experts"
     )
-    return path, f"model.{path}", f"transformer.{path}", experts
+    alone = path.replace("model.language_model.", "model.").replace("language_model.model.", "model.")
+    return path, f"model.{path}", f"transformer.{path}", experts, alone.removeprefix("language_model.")
