@@ -211,7 +211,7 @@ def folder_of(data: Path | None, reason: str) -> Path:
 
 
 def require_server(url: str | None) -> str:
-    """The server's address: `url`, or the one of `settings_for`. Raises a usage error if neither is set."""
+    """The server's address: `url`, or that of `settings_for`. Raises a usage error if neither is set."""
     server = settings_for(url).registry
     require_usage(bool(server), "name the server: pass its URL, or set ADAPTRY_URL")
     assert server is not None

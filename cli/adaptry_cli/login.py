@@ -64,6 +64,8 @@ def login(
         return
     print_out(str(identity["identity"]))
     print_err(f"saved the token for {server} in {path}")
+    if (settings_for(None).registry or "").rstrip("/") != server.rstrip("/"):
+        print_err(f"then use the server: export ADAPTRY_URL={server}")
 
 
 def _job_token(server: str, adapter: str) -> str:

@@ -92,6 +92,15 @@ def test_a_token_on_stdin_is_saved(run, server: Server, option: tuple[str, ...])
     assert "root" in run("login", server.url, *option, stdin=f"{server.admin}\n").stdout
 
 
+def test_a_login_shows_how_to_set_adaptry_url_unless_it_names_the_server_already(
+    run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = f"export ADAPTRY_URL={server.url}"
+    assert setting in run("login", server.url, stdin=server.admin).stderr
+    monkeypatch.setenv("ADAPTRY_URL", f"{server.url}/")
+    assert setting not in run("login", server.url, stdin=server.admin).stderr
+
+
 def test_an_empty_stdin_is_refused_with_the_command_to_sign_in(run) -> None:
     for nothing in ("", "\n"):
         assert (
