@@ -89,6 +89,8 @@ QUICK = (
     "UPDATE promotions SET generation = generation + 1",
     "DELETE FROM promotions",
     "UPDATE policies SET text = replace(text, 'state', 'stage')",
+    "UPDATE policies SET text = replace(text, ')', ') ')",
+    "UPDATE policies SET text = NULL",
     "UPDATE policies SET namespace = 'acme'",
     "UPDATE metric_summaries SET lowest = lowest - 1",
     "UPDATE files SET size = size + 1",

@@ -17,6 +17,7 @@ from adaptry.storage.catalog.audit import (
     folded_names,
     inspections,
     manifests,
+    policies,
     sealed_entries,
     stored_use,
     weight_measurements,
@@ -41,6 +42,7 @@ def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
     yield from guard_problems("bases", partial(bases.problems, catalog))
     yield from guard_problems("inspections", partial(inspections.problems, catalog))
     yield from guard_problems("weight measurements", partial(weight_measurements.problems, catalog))
+    yield from guard_problems("policies", partial(policies.problems, catalog))
     yield from guard_problems("audit log", partial(sealed_entries.problems, catalog))
     yield from guard_problems("stored use", partial(stored_use.problems, catalog))
 
