@@ -29,7 +29,7 @@ class CommitProxy(FaultProxy):
     def cut_commit(self, when: When, passing: int = 0) -> None:
         self._when, self._passing = when, passing
 
-    async def _pass(
+    async def _forward(
         self,
         reader: asyncio.StreamReader,
         to: asyncio.StreamWriter,

@@ -20,7 +20,7 @@ _INSTEAD: Mapping[type, tuple[Scalar, ...]] = {
     float: (1e-300, -1e-300, 1e300, float("nan")),
     int: (1, -1, 10**9),
 }
-_MOST = 3
+_MAX_DIVISORS = 3
 """Maximum number of divisors that are replaced; with more, the condition has no result."""
 Compute = Callable[[str, Mapping[str, Scalar]], object]
 """The value of an expression with these variables; None if it has none."""
@@ -40,7 +40,7 @@ def zero_divisor(condition: PolicyCondition, values: Mapping[str, Scalar], compu
     if not zero:
         return None
     first = _as_written(_text(tokens[zero[0][0] : zero[0][1]]), condition)
-    if len(zero) > _MOST:
+    if len(zero) > _MAX_DIVISORS:
         return first
     parts: list[str] = []
     position = 0
