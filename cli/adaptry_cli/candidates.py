@@ -145,7 +145,7 @@ def _beginning(typed: str, words: Iterable[str]) -> list[str]:
 
 
 def _ask(ctx: click.Context, fetch: Callable[[Registry], list[str]]) -> list[str]:
-    """The registry's answer; empty if the registry takes too long, or if there is none."""
+    """The registry's answer; empty if the registry takes too long or cannot be opened."""
     from adaptry.core.settings import is_server
     from adaptry.storage.connect import connect
     from adaptry_cli.connection import settings_for

@@ -241,7 +241,7 @@ def resize(
 
 
 def _checked_ranks(rank: int | None, energy: float | None, allowed: Sequence[int] | None) -> list[int]:
-    """The allowed ranks; empty where there are none. Raises `Invalid`."""
+    """The allowed ranks; empty if every rank is allowed. Raises `Invalid`."""
     if energy is not None and not 0 < energy <= 1:
         raise Invalid(f"energy must be a share above 0 and up to 1, not {energy:g}")
     if allowed is None:

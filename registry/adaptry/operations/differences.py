@@ -45,7 +45,7 @@ class Difference:
 
 
 def find_differences(before: DiffSide, after: DiffSide) -> tuple[Difference, ...]:
-    """The differences, the most important first; empty if there are none."""
+    """The differences, the most important first; empty if nothing differs."""
     pairs = [*_of_specs(before, after), *_of_configs(before, after), *_of_versions(before, after)]
     return tuple(Difference(what, old, new) for what, old, new in pairs if old != new)
 

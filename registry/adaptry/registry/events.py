@@ -34,7 +34,7 @@ class Events(ABC):
     ) -> EventBatch:
         """The events after number `after` (None: only new events), oldest first.
 
-        If there are none yet, waits up to `wait` seconds for the first. A call examines at most a few
+        If no event has happened yet, waits up to `wait` seconds for the first. A call examines at most a few
         thousand events, so it may return early without any event if most are not visible to the caller:
         continue from the result's `seq`, which equals `after` only at the end. `adapters` are globs of names
         (`acme/*`), one of which must match; without globs, the result includes events about bases. Raises

@@ -34,8 +34,6 @@ _ROUTERS = frozenset(["gate", "router"])
 """Routers of experts, whose class in transformers 5 `all-linear` excludes."""
 _WITH_LINEAR_ROUTERS = frozenset(["llama4", "llama4_text", "phimoe"])
 """Models whose router is a subclass of `torch.nn.Linear`, which PEFT adapts."""
-
-
 _ADAPTED = {"ln_tuning": ("weight", 1), "beft": ("bias", 1)}
 """The kinds of layers that a method adapts, if not every weight with two or more dimensions."""
 
@@ -81,9 +79,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield "arrow_config is set, but PEFT loads no router: create_arrow_model makes it of plain LoRAs"
     if model.adapter.spec.method == "adalora":
         yield from _ranks_of_no_module(model)
-    if model.adapter.spec.method == "tinylora":
-        yield from _shared_vectors(model)
-    if model.adapter.spec.method in ("shadow", "vblora"):
+    if model.adapter.spec.method in ("shadow", "tinylora", "vblora"):
         from adaptry.checks.binding.refused_tensors import refused_tensors  # few adapters need it
 
         yield from refused_tensors(model)
@@ -283,17 +279,6 @@ def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
         if model.reason_not_adapted(path) is not None or not model.names.has_module(path)
     ]:
         yield f"rank_pattern has ranks for {shorten_names(lost)}, but the config does not adapt these modules"
-
-
-def _shared_vectors(model: LoadedModel) -> Iterator[str]:
-    """TinyLoRA divides the modules into as many groups as `weight_tying` gives; each shares a vector."""
-    config, spec = model.adapter.config, model.adapter.spec
-    count = sum(model.reason_not_adapted(path) is None for path in model.names.holders_of("weight", 2))
-    expected = max(1, round(count * (1.0 - config.number("weight_tying", 0.0))))
-    held = sum(role.startswith("v.") for role in spec.shared)
-    if held != expected:
-        modules, vectors = format_count(count, "module"), format_count(expected, "vector")
-        yield f"weight_tying gives {vectors} for {modules}, but the file has {held:,}"
 
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:

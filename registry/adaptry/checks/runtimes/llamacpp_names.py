@@ -16,7 +16,8 @@ REMOVED_PARTS = (PREFIX, "language_model.")
 """Parts that it first removes from a name (`get_base_tensor_name`, `filter_tensors`)."""
 
 _TOWERS = re.compile(
-    r"(?:mlp|(?:vit|vpm|siglip2|conformer|merger|resampler|sound_encoder|sound_projection|speech_embeddings)\.)"
+    r"(?:mlp|(?:vit|vpm|siglip2|conformer|merger|resampler|sound_encoder|sound_projection"
+    r"|speech_embeddings)\.)"
     r"|.*(?:(?:visual|vision|audio|talker|token2wav|code2wav|projector|patch_merger|patch_merge_mlp)\."
     r"|vision_|audio_|pre_mm_projector_norm|image_newline|view_seperator|patch_embed|model\.connector\.)"
 )

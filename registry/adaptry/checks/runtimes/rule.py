@@ -125,7 +125,7 @@ class RuntimeOption:
             raise Invalid(f"{self.name} must be one of {', '.join(map(str, self.allowed))}, not {value}")
 
     def smallest_from(self, wanted: int) -> int | None:
-        """The smallest accepted number that is at least `wanted`; None if there is none."""
+        """The smallest accepted number that is at least `wanted`; None if all of them are smaller."""
         if not self.allowed:
             return wanted
         return next((number for number in self.allowed if number >= wanted), None)

@@ -40,8 +40,8 @@ class ExportOptions:
     progress: Progress = no_progress
 
     def require_record(self, what: str) -> BaseRecord:
-        """The record. Raises `CheckFailed`, with a remedy, if there is none; `what` is the operation that
-        needs it.
+        """The record. Raises `CheckFailed`, with a remedy, if the base is unknown; `what` is the operation
+        that needs it.
         """
         if self.record is None:
             raise CheckFailed(

@@ -68,8 +68,8 @@ def has_namespace(tx: Reads, namespace: str) -> bool:
 
 
 def namespace_like(tx: Reads, namespace: str) -> str | None:
-    """Another namespace whose name differs only in case; None if there is none, or if this one exists
-    itself.
+    """Another namespace whose name differs only in case; None if no such
+    namespace exists, or if this one exists itself.
     """
     return None if has_namespace(tx, namespace) else _other(tx, _other_namespace, namespace)
 

@@ -28,7 +28,8 @@ kB/s.
 def drop_abandoned(
     catalog: Catalog, blobs: BlobStore, subject: QuotaSubject, now: datetime, direct_from: int | None
 ) -> bool:
-    """Drops the abandoned session of a namespace or principal that was idle longest; False if there is none.
+    """Drops the abandoned session of a namespace or principal that was idle longest. Returns whether it
+    found one.
 
     Sessions for files of `direct_from` bytes or more may receive bytes by presigned URL (None: none). Safe
     while other processes run: the staging is locked, and its row is checked again, before either is deleted.

@@ -272,7 +272,7 @@ class RegistryContext:
         return tree
 
     def require_readable(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
-        """The adapter found under `name`. Raises `NotFound` if there is none, or if it may not be read."""
+        """The adapter found under `name`. Raises `NotFound` if it does not exist or may not be read."""
         if adapter is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, adapter.visibility)

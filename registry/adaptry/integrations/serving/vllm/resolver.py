@@ -49,8 +49,7 @@ from adaptry.integrations.serving.worker.last_known import LastKnownTargets
 
 log = logging.getLogger("vllm.adaptry")
 
-_MAX_WAIT = 5.0
-"""Seconds without an event after which all names are refreshed."""
+_MAX_WAIT = 5.0  # seconds without an event after which all names are refreshed
 _MAX_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0  # the maximum duration of a request that should be refused
 
@@ -248,8 +247,7 @@ class AdapterResolver:
         """Requests each pinned or preloaded name that is not loaded. A refused name is requested again when
         its refusal is no longer cached."""
         for name in suspects_last(worker, (*self._config.pin, *self._config.preload)):
-            # A request by others may wait for a long time.
-            is_requested = vllm.is_resolving(name) and name not in self._own_requests
+            is_requested = vllm.is_resolving(name) and name not in self._own_requests  # may take long
             if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
                 await self._trials.settle(vllm, worker)  # the next one may end the engine
